@@ -1,0 +1,119 @@
+# `make study` and `make test` are all there is to know; `make help` lists the rest.
+# They need git, Python 3.11 or newer and make. Another Python: make test PYTHON=/path/to/python3.12
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+VENV := .venv
+OLDEST_VENV := .venv-oldest
+OLDEST_TORCH := 2.11.0
+# More words for pip, convbias study and pytest.
+PIP_ARGS ?=
+ARGS ?=
+PYTEST_ARGS ?=
+
+EXTRAS := study,onnx,dev
+STAMP := $(VENV)/.installed
+OLDEST_STAMP := $(OLDEST_VENV)/.installed
+BIN := $(VENV)/bin
+
+# pyright's own node and its bundled sources: no look-up and no download when it runs.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+export PYRIGHT_PYTHON_GLOBAL_NODE := 0
+
+# $(call make_venv,folder): a fresh environment there, made with a Python that will do.
+define make_venv
+	candidates="$(or $(PYTHON),python3.11 python3 python3.12 python3.13 python)"; \
+	python=; \
+	for candidate in $$candidates; do \
+	    if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	        python=$$candidate; break; \
+	    fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	    echo "convbias needs Python 3.11 or newer. Tried:" >&2; \
+	    for candidate in $$candidates; do \
+	        echo "  $$candidate: $$("$$candidate" -V 2>&1 | head -n 1 | sed 's/.*: //' || true)" >&2; \
+	    done; \
+	    echo "Name one that will do: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; \
+	    exit 1; \
+	fi; \
+	version=$$("$$python" -c 'import sys; print("%d.%d.%d (%s)" % (*sys.version_info[:3], sys.executable))'); \
+	if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+	    short=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	    echo "Python $$version cannot make environments: it has no ensurepip." >&2; \
+	    echo "On Debian or Ubuntu: sudo apt install python$$short-venv" >&2; \
+	    echo "Or name another Python: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; \
+	    exit 1; \
+	fi; \
+	echo "==> $(1): a new environment with Python $$version"; \
+	"$$python" -m venv --clear $(1)
+endef
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
+
+.PHONY: study
+study: $(STAMP) ## which bias suits the data? on the built-in example (more words: ARGS='…')
+	@$(BIN)/convbias study $(ARGS)
+
+.PHONY: test
+test: lint types pytest ## lint, types and tests: what CI runs
+
+.PHONY: lint
+lint: $(STAMP) ## ruff: rules and format
+	@echo "==> lint"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+.PHONY: types
+types: $(STAMP) ## pyright: strict on the core
+	@echo "==> types"
+	@$(BIN)/pyright
+
+.PHONY: pytest
+pytest: $(STAMP) ## tests and doctests (more words: PYTEST_ARGS='-k tap')
+	@echo "==> tests"
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: format
+format: $(STAMP) ## mend what ruff can mend
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: setup
+setup: $(STAMP) ## the environment alone, in .venv
+
+.PHONY: test-oldest
+test-oldest: $(OLDEST_STAMP) ## the tests on the oldest torch the package allows (not in CI: a large download)
+	@echo "==> tests, torch $(OLDEST_TORCH)"
+	@$(OLDEST_VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: clean
+clean: ## remove the environments, caches and built packages
+	rm -rf $(VENV) $(OLDEST_VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment whose Python has gone or is too old is made anew; any other is brought up to date.
+$(STAMP): pyproject.toml constraints.txt
+	@if ! $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	    || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	    $(call make_venv,$(VENV)); \
+	fi
+	@echo "==> installing torch and the tools into $(VENV): several hundred megabytes, some minutes the first time"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) \
+	    -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+	@echo "==> $(VENV) is ready: $$($(BIN)/python -V), torch $$($(BIN)/python -c \
+	    'from importlib.metadata import version; print(version("torch"))')"
+
+$(OLDEST_STAMP): pyproject.toml constraints.txt
+	@$(call make_venv,$(OLDEST_VENV))
+	@echo "==> installing torch $(OLDEST_TORCH) and the tools into $(OLDEST_VENV): some minutes"
+	@sed 's/^torch==.*/torch==$(OLDEST_TORCH)/' constraints.txt > $(OLDEST_VENV)/constraints.txt
+	@$(OLDEST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) \
+	    -c $(OLDEST_VENV)/constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@

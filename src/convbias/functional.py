@@ -1,0 +1,284 @@
+"""Convolutions with any bias, as functions: check → plan → call.
+
+    y[n, c, o] = act( Σ_{i,t} W[c, i, t] · x[n, i, o·s − p + t·d]  +  B[c, o] )
+
+Arguments are those of ``torch.nn.functional``, in its order, but for ``bias`` and two keywords:
+
+- ``bias``: None; a tensor ``(C_out,)``, tied; a tensor of 1 + dims axes, each full or 1, the bias field
+  itself; or ``(tying, parameters)`` with a tying or its spelling and the tensors it has.
+- ``padding_mode``: "zeros", "reflect", "replicate" or "circular", as in the layers.
+- ``activation``: None, "relu", "gelu", "gelu_tanh", "silu", "leaky_relu" (0.01), "hardswish", "sigmoid"
+  or "tanh".
+
+``input`` may lack the batch axis. All of them raise ShapeError for sizes that do not fit and TyingError
+for a tying that cannot be read or had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import ops  # noqa: F401  (registers torch.ops.convbias)
+from .errors import ShapeError
+from .geometry import Geometry, Site
+from .ops.activations import check_activation
+from .ops.call import as_arguments
+from .tying import Tying, parse
+from .tying.base import check_shapes
+
+__all__ = [
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+]
+
+Ints = int | Sequence[int]
+BiasLike = Tensor | tuple[str | Tying, Tensor | Sequence[Tensor]] | None
+
+
+def conv1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: BiasLike = None,
+    stride: Ints = 1,
+    padding: str | Ints = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    *,
+    padding_mode: str = "zeros",
+    activation: str | None = None,
+) -> Tensor:
+    """1D convolution of ``input`` (N, C_in, L) by ``weight`` (C_out, C_in/groups, k), with any bias.
+
+    >>> x, w = torch.ones(1, 1, 5), torch.ones(1, 1, 3)
+    >>> conv1d(x, w, ("tap", torch.ones(1, 3)), padding=1)  # added to each entry, then summed
+    tensor([[[4., 6., 6., 6., 4.]]])
+    """
+    geometry = _geometry(weight, 1, stride, padding, dilation, padding_mode)
+    return _convolution(input, weight, bias, geometry, groups, activation)
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: BiasLike = None,
+    stride: Ints = 1,
+    padding: str | Ints = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    *,
+    padding_mode: str = "zeros",
+    activation: str | None = None,
+) -> Tensor:
+    """2D convolution of ``input`` (N, C_in, H, W) by ``weight`` (C_out, C_in/groups, kh, kw), with any bias.
+
+    >>> x, w = torch.zeros(2, 3, 8, 8), torch.zeros(4, 3, 3, 3)
+    >>> conv2d(x, w, torch.randn(4, 6, 6)).shape  # untied: one bias per filter and output location
+    torch.Size([2, 4, 6, 6])
+    """
+    geometry = _geometry(weight, 2, stride, padding, dilation, padding_mode)
+    return _convolution(input, weight, bias, geometry, groups, activation)
+
+
+def conv3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: BiasLike = None,
+    stride: Ints = 1,
+    padding: str | Ints = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    *,
+    padding_mode: str = "zeros",
+    activation: str | None = None,
+) -> Tensor:
+    """3D convolution of ``input`` (N, C_in, D, H, W) by ``weight`` (C_out, C_in/groups, kd, kh, kw).
+
+    >>> x, w = torch.zeros(3, 8, 8, 8), torch.zeros(4, 3, 1, 1, 1)
+    >>> conv3d(x, w, torch.ones(4, 8, 1, 1), activation="relu").shape  # one bias per filter and depth
+    torch.Size([4, 8, 8, 8])
+    """
+    geometry = _geometry(weight, 3, stride, padding, dilation, padding_mode)
+    return _convolution(input, weight, bias, geometry, groups, activation)
+
+
+def conv_transpose1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: BiasLike = None,
+    stride: Ints = 1,
+    padding: Ints = 0,
+    output_padding: Ints = 0,
+    groups: int = 1,
+    dilation: Ints = 1,
+    *,
+    activation: str | None = None,
+) -> Tensor:
+    """1D transposed convolution of ``input`` (N, C_in, L) by ``weight`` (C_in, C_out/groups, k), any bias.
+
+    >>> x, w = torch.zeros(1, 1, 3), torch.zeros(1, 1, 3)
+    >>> conv_transpose1d(x, w, ("tap", torch.ones(1, 3)), stride=2)  # one number per stride phase
+    tensor([[[1., 1., 2., 1., 2., 1., 1.]]])
+    """
+    geometry = _geometry(weight, 1, stride, padding, dilation, "zeros", True, output_padding)
+    return _convolution(input, weight, bias, geometry, groups, activation)
+
+
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: BiasLike = None,
+    stride: Ints = 1,
+    padding: Ints = 0,
+    output_padding: Ints = 0,
+    groups: int = 1,
+    dilation: Ints = 1,
+    *,
+    activation: str | None = None,
+) -> Tensor:
+    """2D transposed convolution of ``input`` (N, C_in, H, W) by ``weight`` (C_in, C_out/groups, kh, kw).
+
+    >>> x, w = torch.zeros(2, 3, 4, 4), torch.zeros(3, 4, 2, 2)
+    >>> conv_transpose2d(x, w, torch.ones(4, 8, 8), stride=2).shape
+    torch.Size([2, 4, 8, 8])
+    """
+    geometry = _geometry(weight, 2, stride, padding, dilation, "zeros", True, output_padding)
+    return _convolution(input, weight, bias, geometry, groups, activation)
+
+
+def conv_transpose3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: BiasLike = None,
+    stride: Ints = 1,
+    padding: Ints = 0,
+    output_padding: Ints = 0,
+    groups: int = 1,
+    dilation: Ints = 1,
+    *,
+    activation: str | None = None,
+) -> Tensor:
+    """3D transposed convolution of ``input`` (N, C_in, D, H, W) by ``weight`` (C_in, C_out/groups, …).
+
+    >>> x, w = torch.zeros(2, 3, 4, 4, 4), torch.zeros(3, 4, 2, 2, 2)
+    >>> conv_transpose3d(x, w, torch.ones(4), stride=2).shape
+    torch.Size([2, 4, 8, 8, 8])
+    """
+    geometry = _geometry(weight, 3, stride, padding, dilation, "zeros", True, output_padding)
+    return _convolution(input, weight, bias, geometry, groups, activation)
+
+
+def check_input(input: Tensor, weight: Tensor, geometry: Geometry, groups: int) -> None:
+    """Raise ShapeError, in torch's words, for an ``input`` that the convolution cannot take."""
+    dims, transposed, size = geometry.dims, geometry.transposed, list(input.shape)
+    if input.dim() not in (dims + 1, dims + 2):
+        raise ShapeError(
+            "input",
+            size,
+            f"Expected {dims + 1}D (unbatched) or {dims + 2}D (batched) input to "
+            f"conv{'_transpose' if transposed else ''}{dims}d, but got input of size: {size}",
+        )
+    channels = weight.shape[0] if transposed else weight.shape[1] * groups
+    if input.shape[-dims - 1] != channels:
+        kind = "transposed=1" if transposed else f"groups={groups}"
+        raise ShapeError(
+            "input",
+            size,
+            f"Given {kind}, weight of size {list(weight.shape)}, expected input{size} to have "
+            f"{channels} channels, but got {input.shape[-dims - 1]} channels instead",
+        )
+
+
+def call(
+    input: Tensor,
+    weight: Tensor,
+    bias: Sequence[Tensor],
+    tying: str,
+    geometry: Geometry,
+    groups: int,
+    activation: str,
+) -> Tensor:
+    """The op, for arguments that have been checked."""
+    return torch.ops.convbias.convolution(
+        input,
+        weight,
+        bias,
+        tying,
+        geometry.stride,
+        [p for pair in geometry.pads for p in pair],
+        geometry.dilation,
+        geometry.padding_mode,
+        geometry.transposed,
+        geometry.output_padding,
+        groups,
+        activation,
+    )
+
+
+def _geometry(
+    weight: Tensor,
+    dims: int,
+    stride: Ints,
+    padding: str | Ints,
+    dilation: Ints,
+    padding_mode: str,
+    transposed: bool = False,
+    output_padding: Ints = 0,
+) -> Geometry:
+    if weight.dim() != dims + 2:
+        raise ShapeError("weight", list(weight.shape), f"needs {dims + 2} axes, for {dims}D kernels")
+    return Geometry.of(
+        dims,
+        tuple(weight.shape[2:]),
+        stride,
+        padding,
+        dilation,
+        padding_mode=padding_mode,
+        transposed=transposed,
+        output_padding=output_padding,
+    )
+
+
+def _convolution(
+    input: Tensor,
+    weight: Tensor,
+    bias: BiasLike,
+    geometry: Geometry,
+    groups: int,
+    activation: str | None,
+) -> Tensor:
+    check_input(input, weight, geometry, groups)
+    name = check_activation(activation)
+    channels = weight.shape[1] * groups if geometry.transposed else weight.shape[0]
+    site = Site.of(channels, geometry, input.shape[-geometry.dims :])
+    tensors, tying = _plan(bias, site)
+    return call(input, weight, tensors, tying, geometry, groups, name)
+
+
+def _plan(bias: BiasLike, site: Site) -> tuple[list[Tensor], str]:
+    """The op's ``bias`` and ``tying`` for what the user gave."""
+    if bias is None:
+        return [], "none"
+    if isinstance(bias, Tensor):
+        full = (site.channels,) if bias.dim() == 1 else site.field_shape
+        if len(bias.shape) != len(full) or any(
+            n not in (m, 1) or (n != m and bias.dim() == 1) for n, m in zip(bias.shape, full, strict=True)
+        ):
+            raise ShapeError(
+                "bias",
+                list(bias.shape),
+                f"must be ({site.channels},), or have the axes {site.field_shape}, each full or 1; "
+                "for another tying pass (tying, parameters)",
+            )
+        return [bias], "tied" if bias.dim() == 1 else "untied"
+    spec, parameters = bias
+    tying = parse(spec)
+    given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    check_shapes(tying, given, site)
+    return as_arguments(tying, given, site)

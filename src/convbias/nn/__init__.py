@@ -1,0 +1,35 @@
+"""Layers with any bias, drop-in for torch.nn's, and the surgery that puts them into a network."""
+
+from .bias import Bias, param_groups
+from .conv import Conv1d, Conv2d, Conv3d
+from .lazy import (
+    LazyConv1d,
+    LazyConv2d,
+    LazyConv3d,
+    LazyConvTranspose1d,
+    LazyConvTranspose2d,
+    LazyConvTranspose3d,
+)
+from .surgery import Converted, Retied, retie, to_torch
+from .transposed import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+
+__all__ = [
+    "Bias",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+    "Converted",
+    "LazyConv1d",
+    "LazyConv2d",
+    "LazyConv3d",
+    "LazyConvTranspose1d",
+    "LazyConvTranspose2d",
+    "LazyConvTranspose3d",
+    "Retied",
+    "param_groups",
+    "retie",
+    "to_torch",
+]

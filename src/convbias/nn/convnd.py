@@ -1,0 +1,164 @@
+"""The convolution layers, drop-in for ``torch.nn.Conv1d`` to ``Conv3d``, with any bias."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter, init
+
+from ..errors import ShapeError
+from ..functional import call, check_input
+from ..geometry import Geometry, Site, per_axis
+from ..ops.activations import check_activation
+from ..ops.call import BY_LABEL
+from ..tying import NoBias, Tying
+from .biased import Biased
+
+Ints = int | Sequence[int]
+
+
+class ConvNd(Biased):
+    """What convolutions and transposed ones share. Abstract."""
+
+    dims: ClassVar[int]
+    transposed: ClassVar[bool]
+    weight: Parameter
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Ints,
+        stride: Ints,
+        padding: str | Ints,
+        dilation: Ints,
+        output_padding: Ints,
+        groups: int,
+        bias: bool | str | Tying,
+        padding_mode: str,
+        device: Any,
+        dtype: Any,
+        output_size: Ints | None,
+        activation: str | None,
+    ) -> None:
+        super().__init__()
+        check_channels(in_channels, out_channels, groups)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = per_axis("kernel_size", kernel_size, self.dims)
+        self.stride = per_axis("stride", stride, self.dims)
+        self.dilation = per_axis("dilation", dilation, self.dims)
+        self.padding = padding if isinstance(padding, str) else per_axis("padding", padding, self.dims)
+        self.output_padding = per_axis("output_padding", output_padding, self.dims)
+        self.groups = groups
+        self.padding_mode = padding_mode
+        self.activation = activation
+        check_activation(activation)
+        self._geometry_key: tuple[object, ...] = ()
+        self.geometry()
+        self._set_tying(bias, output_size, self.dims)
+        self._make_parameters(device, dtype)
+
+    def _make_parameters(self, device: Any, dtype: Any) -> None:
+        shape = self._weight_shape()
+        self.weight = Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self._register_bias(device, dtype)
+        self.reset_parameters()
+
+    @abstractmethod
+    def _weight_shape(self) -> tuple[int, ...]:
+        """The weight's shape, in torch.nn's order of axes."""
+
+    def reset_parameters(self) -> None:
+        """Draw weight and bias anew: torch.nn's numbers, from the same draws of the generator.
+
+        A finer tying than tied starts as the tied bias that was drawn, a coarser one as its projection.
+        """
+        with torch.no_grad():
+            drawn = torch.empty_like(self.weight, memory_format=torch.contiguous_format)
+            init.kaiming_uniform_(drawn, a=math.sqrt(5))
+            self.weight.copy_(drawn)
+            if isinstance(self.tying, NoBias):
+                return
+            fan_in, _ = init._calculate_fan_in_and_fan_out(self.weight)
+            bound = 1 / math.sqrt(fan_in) if fan_in > 0 else 0
+            tied = torch.empty(self.out_channels, device=self.weight.device, dtype=self.weight.dtype)
+            self._start_from(init.uniform_(tied, -bound, bound))
+
+    def geometry(self) -> Geometry:
+        """Where the windows fall, from the attributes as they are now: users do change them."""
+        key = (self.kernel_size, self.stride, self.padding, self.dilation, self.output_padding)
+        if key != self._geometry_key:
+            self._geometry = Geometry.of(
+                self.dims,
+                self.kernel_size,
+                self.stride,
+                self.padding,
+                self.dilation,
+                padding_mode=self.padding_mode,
+                transposed=self.transposed,
+                output_padding=self.output_padding,
+            )
+            self._geometry_key = key
+        return self._geometry
+
+    def _site(self) -> Site:
+        return Site(self.out_channels, self.dims, self.geometry(), self.output_size)
+
+    def _zeros(self, site: Site) -> Tensor:
+        return self.weight.new_zeros(site.field_shape)
+
+    def _run(self, input: Tensor, geometry: Geometry) -> Tensor:
+        check_input(input, self.weight, geometry, self.groups)
+        if self.output_size is not None:
+            found = geometry.output_size(input.shape[-self.dims :])
+            if found != self.output_size:
+                raise ShapeError(
+                    "input",
+                    list(input.shape),
+                    f"gives an output of {found}, but the {self.tying!r} bias of this layer is for "
+                    f"{self.output_size}; resize_({found}) interpolates it, and a tap or grid bias "
+                    "follows the image",
+                )
+        bias = self._bias_arguments()
+        name = self.activation or ""
+        return call(input, self.weight, bias, self._spelling, geometry, self.groups, name)
+
+    def extra_repr(self) -> str:
+        parts = [f"{self.in_channels}, {self.out_channels}"]
+        parts += [f"kernel_size={self.kernel_size}, stride={self.stride}"]
+        nothing = (0,) * self.dims
+        if self.padding != nothing:
+            parts.append(f"padding={self.padding}")
+        if self.dilation != (1,) * self.dims:
+            parts.append(f"dilation={self.dilation}")
+        if self.output_padding != nothing:
+            parts.append(f"output_padding={self.output_padding}")
+        if self.groups != 1:
+            parts.append(f"groups={self.groups}")
+        if repr(self.tying) != "tied":
+            spelling = repr(repr(self.tying)) if self._spelling != BY_LABEL else repr(self.tying)
+            parts.append("bias=False" if isinstance(self.tying, NoBias) else f"bias={spelling}")
+        if self.padding_mode != "zeros":
+            parts.append(f"padding_mode={self.padding_mode}")
+        if self.output_size is not None:
+            parts.append(f"output_size={self.output_size}")
+        if self.activation is not None:
+            parts.append(f"activation={self.activation}")
+        return ", ".join(parts)
+
+
+def check_channels(in_channels: int, out_channels: int, groups: int) -> None:
+    """Raise ShapeError for channels that cannot be grouped so."""
+    if groups <= 0:
+        raise ShapeError("groups", groups, "groups must be a positive integer")
+    for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
+        if value < 0:
+            raise ShapeError(name, value, "must not be negative")
+        if value % groups != 0:
+            raise ShapeError(name, value, f"{name} must be divisible by groups, {groups}")

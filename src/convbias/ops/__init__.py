@@ -1,0 +1,3 @@
+"""``torch.ops.convbias.*``: the definition (``reference``), the kernels and the way to them (``route``)."""
+
+from . import library as library

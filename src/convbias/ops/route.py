@@ -1,0 +1,76 @@
+"""Which kernel runs a call, and why not the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from . import aten
+from .call import Call
+
+
+@dataclass(frozen=True)
+class Route:
+    """The chosen kernel's name and, for each faster one that was passed over, the reason."""
+
+    kernel: str
+    passed_over: tuple[tuple[str, str], ...]
+
+
+def choose(call: Call) -> Route:
+    """The first kernel, fastest first, that can run ``call``; the last one can run all."""
+    passed_over: list[tuple[str, str]] = []
+    for name, (_, refusal) in KERNELS.items():
+        reason = refusal(call)
+        if reason is None:
+            return Route(name, tuple(passed_over))
+        passed_over.append((name, reason))
+    raise AssertionError("the last kernel refuses nothing")
+
+
+def run(call: Call) -> Tensor:
+    """Run ``call`` by the kernel that :func:`choose` names."""
+    kernel, _ = KERNELS[choose(call).kernel]
+    return kernel(call)
+
+
+def _no_writing(call: Call) -> str | None:
+    """Why the output may not be written in place, or None if it may."""
+    tensors = (call.input, call.weight, *call.bias)
+    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        return "a gradient is recorded"
+    if any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors):
+        return "a tensor subclass takes part"
+    if torch.is_autocast_enabled(call.input.device.type):
+        return "autocast is on"
+    return _transform()
+
+
+def _transform() -> str | None:
+    """The active transform that a kernel must not bypass. torch has no public question for the first two."""
+    try:
+        if torch._C._are_functorch_transforms_active():  # pyright: ignore[reportPrivateUsage]
+            return "a functorch transform is active"
+        if forward_ad._current_level >= 0:  # pyright: ignore[reportPrivateUsage]
+            return "forward-mode differentiation is active"
+    except AttributeError:
+        return "this torch cannot say which transforms are active"
+    if torch.compiler.is_compiling():
+        return "torch.compile or torch.export is tracing"
+    if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
+        return "a trace is recorded"
+    return None
+
+
+def _never(call: Call) -> str | None:
+    return None
+
+
+KERNELS: dict[str, tuple[Callable[[Call], Tensor], Callable[[Call], str | None]]] = {
+    "in_place": (aten.in_place, _no_writing),
+    "composite": (aten.composite, _never),
+}

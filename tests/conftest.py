@@ -1,0 +1,92 @@
+"""What every test finds ready: threads, seeds, hypothesis, real data, a compiler backend."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shlex
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parents[1]
+THREADS = min(4, os.cpu_count() or 1)
+
+# Everywhere the same examples, so that a failure can be run again. --hypothesis-profile=search looks further.
+settings.register_profile(
+    "repeatable",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=30,
+    print_blob=True,
+    # Fixtures here hold nothing that an example could change.
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.register_profile("search", settings.get_profile("repeatable"), derandomize=False, max_examples=500)
+settings.load_profile("repeatable")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # The tensors of the tests are small: more threads only wait for one another.
+    torch.set_num_threads(THREADS)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Each test draws the same numbers, alone or among others."""
+    torch.manual_seed(0)
+
+
+def data_folder() -> Path:
+    return Path(os.environ.get("CONVBIAS_DATA") or ROOT.parent / "shared" / "data")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data, which is not part of the repository."""
+    folder = data_folder()
+    if not folder.is_dir():
+        pytest.skip(f"no real data: {folder} is not a folder; set CONVBIAS_DATA to the one that holds it")
+    return folder
+
+
+@functools.cache
+def working_compiler() -> str | None:
+    """The C++ compiler that Inductor can use, or None.
+
+    It has to build against Python.h with OpenMP, as Inductor's own code does; a compiler without the
+    headers would fail in the middle of a test.
+    """
+    include = sysconfig.get_path("include")
+    for name in (os.environ.get("CXX"), "g++", "clang++"):
+        command = shlex.split(name or "")
+        if not command or shutil.which(command[0]) is None:
+            continue
+        check = [*command, "-x", "c++", "-fsyntax-only", "-fopenmp", f"-I{include}", "-"]
+        source = "#include <Python.h>\n#include <omp.h>\nint main() { return 0; }\n"
+        if subprocess.run(check, input=source.encode(), capture_output=True, check=False).returncode == 0:
+            return name
+    return None
+
+
+@pytest.fixture(scope="session")
+def compile_backend() -> str:
+    """What to give to ``torch.compile(backend=…)``: Inductor where it can build, else its front half."""
+    compiler = working_compiler()
+    if compiler is None:
+        return "aot_eager"
+    os.environ["CXX"] = compiler  # Inductor looks for $CXX or g++ alone.
+    return "inductor"
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    compiler = working_compiler()
+    backend = f"inductor, with {compiler}" if compiler else "aot_eager: no C++ compiler that finds Python.h"
+    data = data_folder() if data_folder().is_dir() else "absent, its tests skip (CONVBIAS_DATA says where)"
+    return [f"torch {torch.__version__}, {THREADS} threads; compiled by {backend}", f"real data: {data}"]

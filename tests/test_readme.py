@@ -1,0 +1,37 @@
+"""README tells the truth: its Python runs, in order, and its make commands exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(language: str) -> list[tuple[int, str]]:
+    """(line of the first line of code, code) of each fenced block."""
+    return [
+        (README.count("\n", 0, found.start(2)) + 1, found[2])
+        for found in FENCED.finditer(README)
+        if found[1] == language
+    ]
+
+
+def test_the_python_of_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    assert blocks("python")
+    for line, code in blocks("python"):
+        # Empty lines before the code, so that a traceback gives README's own line.
+        exec(compile("\n" * (line - 1) + code, "README.md", "exec"), names)
+
+
+def test_the_make_commands_of_readme_exist() -> None:
+    named = {name for _, code in blocks("sh") for name in re.findall(r"^make ([\w-]+)", code, re.MULTILINE)}
+    targets = re.findall(r"^([\w-]+):.*##", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert {"study", "test"} <= named <= set(targets)
