@@ -15,8 +15,10 @@ ARGS ?=
 PYTEST_ARGS ?=
 
 EXTRAS := study,onnx,dev
-STAMP := $(VENV)/.installed
-OLDEST_STAMP := $(OLDEST_VENV)/.installed
+# The stamp knows where the checkout is: an environment does not survive a move unmended.
+HERE := $(shell pwd | cksum | cut -d ' ' -f 1)
+STAMP := $(VENV)/.installed-$(HERE)
+OLDEST_STAMP := $(OLDEST_VENV)/.installed-$(HERE)
 BIN := $(VENV)/bin
 
 # pyright's own node and its bundled sources: no look-up and no download when it runs.
@@ -66,13 +68,13 @@ test: lint types pytest ## lint, types and tests: what CI runs
 .PHONY: lint
 lint: $(STAMP) ## ruff: rules and format
 	@echo "==> lint"
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check .
 
 .PHONY: types
 types: $(STAMP) ## pyright: strict on the core
 	@echo "==> types"
-	@$(BIN)/pyright
+	@$(BIN)/python -m pyright
 
 .PHONY: pytest
 pytest: $(STAMP) ## tests and doctests (more words: PYTEST_ARGS='-k tap')
@@ -81,8 +83,8 @@ pytest: $(STAMP) ## tests and doctests (more words: PYTEST_ARGS='-k tap')
 
 .PHONY: format
 format: $(STAMP) ## mend what ruff can mend
-	@$(BIN)/ruff check --fix .
-	@$(BIN)/ruff format .
+	@$(BIN)/python -m ruff check --fix .
+	@$(BIN)/python -m ruff format .
 
 .PHONY: setup
 setup: $(STAMP) ## the environment alone, in .venv
@@ -106,7 +108,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "==> installing torch and the tools into $(VENV): several hundred megabytes, some minutes the first time"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) \
 	    -c constraints.txt -e '.[$(EXTRAS)]'
-	@touch $@
+	@rm -f $(VENV)/.installed-* && touch $@
 	@echo "==> $(VENV) is ready: $$($(BIN)/python -V), torch $$($(BIN)/python -c \
 	    'from importlib.metadata import version; print(version("torch"))')"
 

@@ -1,4 +1,4 @@
-"""README tells the truth: its Python runs, in order, and its make commands exist."""
+"""README tells the truth: its Python runs, in order, prints what it says, and its make commands exist."""
 
 from __future__ import annotations
 
@@ -22,13 +22,22 @@ def blocks(language: str) -> list[tuple[int, str]]:
     ]
 
 
-def test_the_python_of_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def printed(code: str) -> str:
+    """What the block says it prints: the comment lines under each ``print``."""
+    comments = "".join(re.findall(r"^print\(.*\)\n((?:# .*\n)+)", code, re.MULTILINE))
+    return comments.replace("# ", "")
+
+
+def test_the_python_of_readme_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     assert blocks("python")
     for line, code in blocks("python"):
         # Empty lines before the code, so that a traceback gives README's own line.
         exec(compile("\n" * (line - 1) + code, "README.md", "exec"), names)
+        assert capsys.readouterr().out == printed(code)
 
 
 def test_the_make_commands_of_readme_exist() -> None:

@@ -38,6 +38,9 @@ __all__ = [
     "conv_transpose3d",
 ]
 
+# Looking an overload up takes longer than a small convolution.
+_OP = torch.ops.convbias.convolution.default
+
 Ints = int | Sequence[int]
 BiasLike = Tensor | tuple[str | Tying, Tensor | Sequence[Tensor]] | None
 
@@ -205,7 +208,7 @@ def call(
     activation: str,
 ) -> Tensor:
     """The op, for arguments that have been checked."""
-    return torch.ops.convbias.convolution(
+    return _OP(
         input,
         weight,
         bias,

@@ -2,6 +2,7 @@
 
 from .bias import Bias, param_groups
 from .conv import Conv1d, Conv2d, Conv3d
+from .convnd import ConvNd
 from .lazy import (
     LazyConv1d,
     LazyConv2d,
@@ -18,6 +19,7 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "ConvNd",
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",

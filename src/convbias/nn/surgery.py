@@ -171,7 +171,7 @@ def _reason_to_leave(model: Module, layer: Module, target: Tying, calls: Calls) 
         return "the example inputs never call it"
     if calls.used_outside:
         return "its tensors are used outside of it"
-    biases = {id(p) for name, p in layer.named_parameters(recurse=False) if name != "weight"}
+    biases = {id(p) for p in _biases(layer)}
     others = (m for m in model.modules() if m is not layer)
     if any(id(p) in biases for m in others for p in m.parameters(recurse=False)):
         return "another layer shares its bias"
@@ -187,8 +187,14 @@ def _tying_of(layer: Module) -> Tying:
     return NoBias() if layer.bias is None else TIED
 
 
+def _biases(layer: Module) -> list[nn.Parameter]:
+    """The layer's own bias parameters, in the order of its tying."""
+    own = layer.named_parameters(recurse=False)
+    return [p for name, p in own if name != "weight" and not isinstance(p, nn.UninitializedParameter)]
+
+
 def _count(layer: Module) -> int:
-    return sum(p.numel() for name, p in layer.named_parameters() if name != "weight")
+    return sum(p.numel() for p in _biases(layer))
 
 
 def _retied(name: str, layer: Any, target: Tying, calls: Calls) -> tuple[ConvNd, Converted]:
@@ -203,7 +209,7 @@ def _retied(name: str, layer: Any, target: Tying, calls: Calls) -> tuple[ConvNd,
     if isinstance(source, NoBias):
         source, old = TIED, [layer.weight.detach().new_zeros(layer.out_channels)]
     else:
-        old = [p for n, p in layer.named_parameters() if n != "weight"]
+        old = _biases(layer)
         trainable = old[0].requires_grad
     with torch.no_grad():
         values, residual = convert(old, source, target, site)

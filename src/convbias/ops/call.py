@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from ..tying import Labelled, Tying, parse
 from ..tying.labels import gather
 
 BY_LABEL = "labels"
+
+_parsed = functools.cache(parse)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +50,7 @@ class Call:
 
 def field_of(bias: Sequence[Tensor], tying: str, site: Site) -> Tensor:
     """The bias field in compact form, from an op's arguments."""
-    return gather(*bias) if tying == BY_LABEL else parse(tying).field(bias, site)
+    return gather(*bias) if tying == BY_LABEL else _parsed(tying).field(bias, site)
 
 
 def as_arguments(tying: Tying, parameters: Sequence[Tensor], site: Site) -> tuple[list[Tensor], str]:
