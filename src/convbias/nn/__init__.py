@@ -1,6 +1,7 @@
 """Layers with any bias, drop-in for torch.nn's, and the surgery that puts them into a network."""
 
 from .bias import Bias, param_groups
+from .biased import Biased, Resized
 from .conv import Conv1d, Conv2d, Conv3d
 from .convnd import ConvNd
 from .lazy import (
@@ -16,6 +17,7 @@ from .transposed import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 
 __all__ = [
     "Bias",
+    "Biased",
     "Conv1d",
     "Conv2d",
     "Conv3d",
@@ -30,6 +32,7 @@ __all__ = [
     "LazyConvTranspose1d",
     "LazyConvTranspose2d",
     "LazyConvTranspose3d",
+    "Resized",
     "Retied",
     "param_groups",
     "retie",

@@ -1,5 +1,8 @@
 """The Lazy layers: input channels, and the size of a bias per output location, from the first input."""
 
+# torch types its lazy mixin by protocols that no layer fulfils.
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -64,7 +64,7 @@ class _Watch(TorchFunctionMode):
         layer.register_forward_pre_hook(lambda _, __: self._running.append(calls))
         layer.register_forward_hook(lambda _, args, output: self._left(layer, args, output))
 
-    def _left(self, layer: Any, args: tuple[Any, ...], output: Tensor) -> None:
+    def _left(self, layer: Any, args: tuple[Any, ...], output: Any) -> None:
         dims = layer.weight.dim() - 2
         sizes = (tuple(args[0].shape[-dims:]), tuple(output.shape[-dims:]))
         self._running.pop().sizes.add(sizes)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import Module
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from ..errors import SurgeryError
 from ..geometry import Site
@@ -102,17 +103,8 @@ def retie(model: Module, tying: bool | str | Tying, example_inputs: object, wher
     calls = probe(copied, list(chosen), example_inputs)
     report: list[Converted] = []
     for name, layer in chosen.items():
-        reason = _reason_to_leave(copied, layer, target, calls[name])
-        if reason is None:
-            try:
-                new, row = _retied(name, layer, target, calls[name])
-            except ValueError as error:
-                reason = str(error)
-            else:
-                copied = _replace(copied, layer, new)
-        if reason is not None:
-            before, n = repr(_tying_of(layer)), _count(layer)
-            row = Converted(name, before, before, n, n, 0.0, reason)
+        new, row = _retied(name, layer, target, calls[name], copied)
+        copied = copied if new is None else _replace(copied, layer, new)
         report.append(row)
     if all(row.reason is not None for row in report):
         raise SurgeryError(report[0].name, f"no layer could be converted: {report[0].reason}")
@@ -161,7 +153,7 @@ def _chosen(model: Module, where: Where) -> dict[str, Module]:
 def _reason_to_leave(model: Module, layer: Module, target: Tying, calls: Calls) -> str | None:
     if nn.utils.parametrize.is_parametrized(layer):
         return "it is parametrised; remove the parametrisation first"
-    if isinstance(layer, nn.modules.lazy.LazyModuleMixin):
+    if isinstance(layer, LazyModuleMixin):
         return "it is lazy; run the model once first"
     if type(layer) not in OURS and type(layer) not in TORCHS:
         return f"{type(layer).__name__} is a subclass, whose forward may differ"
@@ -197,27 +189,40 @@ def _count(layer: Module) -> int:
     return sum(p.numel() for p in _biases(layer))
 
 
-def _retied(name: str, layer: Any, target: Tying, calls: Calls) -> tuple[ConvNd, Converted]:
-    """``layer`` with the bias ``target``, at the first of the sizes seen."""
+def _retied(
+    name: str, layer: Any, target: Tying, calls: Calls, model: Module
+) -> tuple[ConvNd | None, Converted]:
+    """``layer`` with the bias ``target`` and what changed; None and the reason where it is left alone."""
+    before, count = repr(_tying_of(layer)), _count(layer)
+    reason = _reason_to_leave(model, layer, target, calls)
+    if reason is None:
+        try:
+            new, residual = _converted(layer, target, calls)
+            return new, Converted(name, before, repr(target), count, _count(new), residual)
+        except ValueError as error:
+            reason = str(error)
+    return None, Converted(name, before, before, count, count, 0.0, reason)
+
+
+def _converted(layer: Any, target: Tying, calls: Calls) -> tuple[ConvNd, float]:
+    """``layer`` with the bias ``target``, at the first of the sizes seen, and the field's error."""
     source, (input_size, output_size) = _tying_of(layer), min(calls.sizes)
     new = _like(layer, OURS.get(type(layer), type(layer)), target, output_size)
     geometry = new.geometry()
     if geometry.transposed:
         geometry = geometry.with_output_size(input_size, output_size)
     site = Site.of(layer.out_channels, geometry, input_size)
-    trainable = layer.weight.requires_grad
+    old, trainable = _biases(layer), layer.weight.requires_grad
     if isinstance(source, NoBias):
         source, old = TIED, [layer.weight.detach().new_zeros(layer.out_channels)]
     else:
-        old = _biases(layer)
         trainable = old[0].requires_grad
     with torch.no_grad():
         values, residual = convert(old, source, target, site)
     for key, value in zip(new._bias_names, values, strict=True):
         setattr(new, key, nn.Parameter(value, requires_grad=trainable))
     new._place_labels()
-    row = Converted(name, repr(_tying_of(layer)), repr(target), _count(layer), _count(new), residual)
-    return new, row
+    return new, residual
 
 
 def _like(layer: Any, kind: Any, bias: Any, output_size: tuple[int, ...] | None = None) -> Any:

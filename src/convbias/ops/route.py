@@ -61,8 +61,8 @@ def _transform() -> str | None:
         return "this torch cannot say which transforms are active"
     if torch.compiler.is_compiling():
         return "torch.compile or torch.export is tracing"
-    if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
-        return "a trace is recorded"
+    if torch.onnx.is_in_onnx_export():
+        return "an ONNX export is running"
     return None
 
 

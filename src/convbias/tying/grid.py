@@ -1,5 +1,8 @@
 """The grid tying."""
 
+# Much of torch, linalg above all, is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass

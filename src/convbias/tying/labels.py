@@ -1,5 +1,8 @@
 """Tyings by label: places with the same label share a bias. Given regions, or a symmetry's orbits."""
 
+# Much of torch, linalg above all, is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import hashlib

@@ -1,5 +1,8 @@
 """The tap tying: a bias added to each entry before the sum."""
 
+# Much of torch, linalg above all, is untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -117,20 +120,21 @@ def _input_size(site: Site) -> tuple[int, ...]:
     """The input's size, from the output's where that leaves no choice of a field."""
     if site.input_size is not None:
         return site.input_size
-    geometry, sizes = _geometry(site), _geometry(site).input_sizes(site.sized())
-    for axis, range_ in enumerate(sizes):
-        if not range_:
-            raise ShapeError("output_size", site.output_size, f"no input has it, on axis {axis}")
-        first = [range_[0] for _ in sizes]
-        masks = [geometry.valid_taps([*first[:axis], n, *first[axis + 1 :]])[axis] for n in range_]
+    geometry = _geometry(site)
+    sizes = geometry.input_sizes(site.sized())
+    if not all(sizes):
+        raise ShapeError("output_size", site.output_size, "no input gives it at this geometry")
+    least = tuple(axis_sizes[0] for axis_sizes in sizes)
+    for axis, axis_sizes in enumerate(sizes):
+        masks = [geometry.valid_taps((*least[:axis], n, *least[axis + 1 :]))[axis] for n in axis_sizes]
         if any(not torch.equal(mask, masks[0]) for mask in masks[1:]):
             raise ShapeError(
                 "output_size",
                 site.output_size,
-                f"inputs of {range_[0]} to {range_[-1]} on axis {axis} give it, with different tap "
-                "fields; say which with input_size=",
+                f"inputs of {axis_sizes[0]} to {axis_sizes[-1]} on axis {axis} give it, with different "
+                "tap fields; say which with input_size=",
             )
-    return tuple(range_[0] for range_ in sizes)
+    return least
 
 
 def _masks(field: Tensor, site: Site) -> list[Tensor]:
