@@ -31,8 +31,12 @@ class Labelled(Tying):
     def labels_at(self, site: Site) -> Tensor:
         """The label of each place, an integer tensor of shape ``out``."""
 
+    @abstractmethod
+    def label_count(self, site: Site) -> int:
+        """How many labels there are."""
+
     def shapes(self, site: Site) -> dict[str, tuple[int, ...]]:
-        return {"bias": (site.channels, int(self.labels_at(site).max()) + 1)}
+        return {"bias": (site.channels, self.label_count(site))}
 
     def field(self, parameters: Parameters, site: Site) -> Tensor:
         (bias,) = parameters
@@ -94,6 +98,7 @@ class Regions(Labelled):
                 "torch.unique(labels, return_inverse=True)[1] does",
             )
         content = repr(tuple(self.labels.shape)).encode() + self.labels.numpy().tobytes()
+        self._count = int(self.labels.max()) + 1
         self._digest = hashlib.sha256(content).hexdigest()
 
     def __eq__(self, other: object) -> bool:
@@ -103,8 +108,12 @@ class Regions(Labelled):
         return hash(self._digest)
 
     def __repr__(self) -> str:
-        shape, count = tuple(self.labels.shape), int(self.labels.max()) + 1
-        return f"Regions(shape={shape}, labels={count}, digest={self._digest[:8]!r})"
+        shape = tuple(self.labels.shape)
+        return f"Regions(shape={shape}, labels={self._count}, digest={self._digest[:8]!r})"
+
+    def label_count(self, site: Site) -> int:
+        self.labels_at(site)
+        return self._count
 
     def labels_at(self, site: Site) -> Tensor:
         if site.output_size is not None and site.output_size != tuple(self.labels.shape):
@@ -143,27 +152,41 @@ class Symmetric(Labelled):
         return f"sym:{self.group}"
 
     def labels_at(self, site: Site) -> Tensor:
-        size = site.sized()
-        places = torch.arange(math.prod(size), device="cpu").reshape(size)
-        orbit, before = places, None
-        while before is None or not torch.equal(orbit, before):
-            before = orbit
-            for image in self._images(orbit, site):
-                orbit = torch.minimum(orbit, image)
-        return torch.unique(orbit, return_inverse=True)[1]
+        return _orbits(self.group, site.sized())
+
+    def label_count(self, site: Site) -> int:
+        return _orbit_count(self.group, site.sized())
 
     def resize(self, parameters: Parameters, site: Site, output_size: tuple[int, ...]) -> list[Tensor]:
         there = Site(site.channels, site.dims, output_size=output_size)
         return self.project(interpolate(self.expand(parameters, site), output_size), there)
 
-    def _images(self, orbit: Tensor, site: Site) -> list[Tensor]:
-        """``orbit`` under each generator of the group."""
-        names = AXIS_NAMES[site.dims][1:]
-        if self.group == "d4":
-            if site.dims == 1 or orbit.shape[-1] != orbit.shape[-2]:
-                raise TyingError(repr(self), tuple(orbit.shape), "the square's symmetries need h equal to w")
-            return [orbit.flip(-1), orbit.mT]
-        axis = self.group.removeprefix("flip_")
-        if axis not in names:
-            raise TyingError(repr(self), axis, f"a {site.dims}D bias has the axes {' '.join(names)!r}")
-        return [orbit.flip(names.index(axis))]
+
+# Orbits depend on the size alone, so that torch.compile may take them for constants.
+@torch.compiler.assume_constant_result
+def _orbits(group: str, size: tuple[int, ...]) -> Tensor:
+    """The number of the orbit of each place under ``group``."""
+    orbit, before = torch.arange(math.prod(size), device="cpu").reshape(size), None
+    while before is None or not torch.equal(orbit, before):
+        before = orbit
+        for image in _images(group, orbit):
+            orbit = torch.minimum(orbit, image)
+    return torch.unique(orbit, return_inverse=True)[1]
+
+
+@torch.compiler.assume_constant_result
+def _orbit_count(group: str, size: tuple[int, ...]) -> int:
+    return int(_orbits(group, size).max()) + 1
+
+
+def _images(group: str, orbit: Tensor) -> list[Tensor]:
+    """``orbit`` under each generator of the group."""
+    spelling, names = f"sym:{group}", AXIS_NAMES[orbit.dim()][1:]
+    if group == "d4":
+        if orbit.dim() == 1 or orbit.shape[-1] != orbit.shape[-2]:
+            raise TyingError(spelling, tuple(orbit.shape), "the square's symmetries need h equal to w")
+        return [orbit.flip(-1), orbit.mT]
+    axis = group.removeprefix("flip_")
+    if axis not in names:
+        raise TyingError(spelling, axis, f"a {orbit.dim()}D bias has the axes {' '.join(names)!r}")
+    return [orbit.flip(names.index(axis))]
