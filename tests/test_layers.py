@@ -88,9 +88,7 @@ def test_what_a_layer_cannot_be_or_take_is_refused(make: Any, error: type[ValueE
 
 def test_an_untied_layer_refuses_another_size_and_names_the_ways_out() -> None:
     layer = Conv2d(1, 2, 3, bias="untied", output_size=(4, 6))
-    with pytest.raises(
-        ShapeError, match=r"output of \(5, 6\), but .* \(4, 6\); resize_\(\(5, 6\)\)"
-    ):
+    with pytest.raises(ShapeError, match=r"output of \(5, 6\), but .* \(4, 6\); resize_\(\(5, 6\)\)"):
         layer(torch.zeros(1, 1, 7, 8))
     with pytest.raises(ShapeError, match=r"output_size=\(5, 6\): this layer's bias is for \(4, 6\)"):
         layer.bias_field((5, 6))

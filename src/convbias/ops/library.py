@@ -52,3 +52,5 @@ def convolution(
 
 
 _LIBRARY.impl("convolution", convolution, "CompositeImplicitAutograd")
+# Composite ops of torch.library have no batching rule; without this, vmap raises where no gradient is taken.
+_LIBRARY.impl("convolution", convolution, "FuncTorchBatchedDecomposition")
