@@ -14,11 +14,11 @@ HOUSE = Path(__file__).resolve().parents[1] / "src" / "convbias"
 
 # From the ground up. A room may use the floors below its own and, on its own floor, the rooms before it.
 FLOORS = {
-    "ground": ["errors", "geometry", "tying"],
+    "ground": ["errors", "outputs", "geometry", "tying"],
     "first": ["affine", "ops"],
-    "second": ["functional", "nn", "surgery", "folding"],
+    "second": ["functional", "nn", "folding"],
     "names": ["__init__"],
-    "top": ["study", "explaining", "plots", "cli"],
+    "top": ["study", "explaining", "plots", "cli", "__main__"],
 }
 HEIGHT = {room: height for height, room in enumerate(room for floor in FLOORS.values() for room in floor)}
 CORE = {"errors", "geometry", "tying", "affine"}

@@ -1,5 +1,8 @@
 """What convbias raises: ValueErrors that give the name, the value, the rule and the fix."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
+
 
 class TyingError(ValueError):
     """A tying that cannot be read, or that cannot be had here.
@@ -44,3 +47,57 @@ class SurgeryError(ValueError):
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         return type(self), (self.layer, self.rule)
+
+
+class DataError(ValueError):
+    """Data that cannot be used. ``source`` is the file, or the argument's name."""
+
+    def __init__(self, source: object, rule: str) -> None:
+        self.source = str(source)
+        self.rule = rule
+        super().__init__(f"{source}: {rule}")
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), (self.source, self.rule)
+
+
+class OutputError(ValueError):
+    """A file or folder that cannot be written. ``path`` says which."""
+
+    def __init__(self, path: object, rule: str) -> None:
+        self.path = str(path)
+        self.rule = rule
+        super().__init__(f"{path}: {rule}")
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), (self.path, self.rule)
+
+
+class MissingExtra(ImportError):
+    """An optional package that is not installed. ``extra`` is the group of convbias's that brings it."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        self.package = package
+        self.extra = extra
+        super().__init__(f"{package} is not installed; pip install 'convbias[{extra}]' brings it")
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), (self.package, self.extra)
+
+
+@contextmanager
+def extra(name: str) -> Generator[None]:
+    """Imports of optional packages: what is missing is said with the command that installs it.
+
+    >>> with extra("onnx"):
+    ...     import a_missing_one
+    Traceback (most recent call last):
+    convbias.errors.MissingExtra: a_missing_one is not installed; pip install 'convbias[onnx]' brings it
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package in ("", "convbias"):
+            raise
+        raise MissingExtra(package, name) from error

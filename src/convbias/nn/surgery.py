@@ -137,6 +137,8 @@ def to_torch(model: Module, example_inputs: object = None) -> Module:
 def _chosen(model: Module, where: Where) -> dict[str, Module]:
     kinds = (*OURS, *TORCHS)
     found = {name: m for name, m in model.named_modules() if isinstance(m, kinds)}
+    if not found:
+        raise SurgeryError("", "the model has no convolution layer, of torch.nn's or convbias's, to retie")
     if where is None:
         chosen = found
     elif callable(where):

@@ -1,0 +1,5 @@
+"""``python -m convbias`` is the command ``convbias``."""
+
+from .cli import main
+
+main()

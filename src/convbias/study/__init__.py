@@ -1,0 +1,24 @@
+"""Which tying suits my network and my data: trained under each, compared with error bars."""
+
+from .comparison import Row, Study, Trial, compare
+from .data import Data
+from .files import digits, load_field, load_images
+from .recipe import Recipe
+from .statistics import Estimate
+from .tasks import Classification, Regression, Task
+
+__all__ = [
+    "Classification",
+    "Data",
+    "Estimate",
+    "Recipe",
+    "Regression",
+    "Row",
+    "Study",
+    "Task",
+    "Trial",
+    "compare",
+    "digits",
+    "load_field",
+    "load_images",
+]

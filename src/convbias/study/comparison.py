@@ -1,0 +1,183 @@
+"""The comparison: one network, trained under each tying from the same start on the same batches."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from ..nn import retie
+from ..nn.biased import Biased
+from ..nn.probe import probe
+from ..tying import Tying, parse
+from .data import check_samples
+from .progress import bar
+from .recipe import Recipe, Samples
+from .statistics import Estimate, estimate, paired_difference
+from .tasks import Classification, Task
+from .training import train
+
+TYINGS = ("none", "tied", "tap", "c h + c w", "rank:1", "untied")
+SEEDS = 5
+REFERENCE = "tied"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One network: its error on the test split at ``epoch``, the one with the least validation error."""
+
+    tying: str
+    seed: int
+    parameters: int
+    error: float
+    epoch: int
+    curve: tuple[float, ...]
+    fields: Mapping[str, Tensor] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tying: its error over the seeds and its paired difference from tied, but for tied itself."""
+
+    tying: str
+    parameters: int
+    error: Estimate
+    difference: Estimate | None
+
+
+@dataclass(frozen=True)
+class Study:
+    """The trials of a comparison, ``metric`` being what ``error`` means, the lower the better."""
+
+    metric: str
+    recipe: Recipe
+    trials: tuple[Trial, ...]
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The table, in the order of the tyings."""
+        errors: dict[str, dict[int, float]] = {}
+        for trial in self.trials:
+            errors.setdefault(trial.tying, {})[trial.seed] = trial.error
+        parameters = {trial.tying: trial.parameters for trial in self.trials}
+        return tuple(
+            Row(tying, parameters[tying], estimate([*found.values()]), self._from_reference(tying, errors))
+            for tying, found in errors.items()
+        )
+
+    def _from_reference(self, tying: str, errors: Mapping[str, Mapping[int, float]]) -> Estimate | None:
+        """The paired difference, over the seeds that both have: an interrupted study lacks some."""
+        reference = errors.get(REFERENCE, {})
+        seeds = [seed for seed in errors[tying] if seed in reference]
+        if tying == REFERENCE or not seeds:
+            return None
+        return paired_difference([errors[tying][s] for s in seeds], [reference[s] for s in seeds])
+
+    @property
+    def fields(self) -> dict[str, Mapping[str, Tensor]]:
+        """The bias fields (C, *out) that the first seed learned, by tying and layer."""
+        first = self.trials[0].seed
+        return {trial.tying: trial.fields for trial in self.trials if trial.seed == first}
+
+
+def compare(
+    make_model: Callable[[], Module],
+    train_samples: Samples,
+    test_samples: Samples,
+    *,
+    validation_samples: Samples | None = None,
+    task: Task | None = None,
+    tyings: Sequence[bool | str | Tying] = TYINGS,
+    seeds: int | Sequence[int] = SEEDS,
+    recipe: Recipe | None = None,
+    on_trial: Callable[[Trial], None] = lambda _: None,
+) -> Study:
+    """Train the network that ``make_model`` makes under each tying, and compare the errors on the test split.
+
+    For each seed one network with tied biases is made, and each tying starts from it through
+    :func:`convbias.retie`: finer ones as the very same function. Batches, their order and whatever the
+    network draws are the same for every tying, so differences are paired by seed. Samples are inputs and
+    targets, ``(N, …)`` each. The state that counts is that of the epoch with the least validation error, or
+    of the last one without a validation split; the test split chooses nothing. Tied is always compared.
+
+    Warns of layers that cannot have a tying and keep the bias that they had.
+
+    Raises DataError for samples that cannot be used, TyingError for spellings that cannot be read and
+    SurgeryError for tyings that no layer can have: all before anything is trained.
+
+    >>> x, y = torch.randn(20, 1, 6, 6), torch.arange(20) % 2
+    >>> def net():
+    ...     return torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.Flatten(),
+    ...                                torch.nn.Linear(32, 2))
+    >>> study = compare(net, (x, y), (x, y), tyings=["untied"], seeds=2, recipe=Recipe(epochs=1))
+    >>> [(row.tying, row.parameters) for row in study.rows]
+    [('tied', 86), ('untied', 116)]
+    """
+    task, recipe = task or Classification(), recipe or Recipe()
+    splits = {"train": train_samples, "validation": validation_samples, "test": test_samples}
+    for name, samples in splits.items():
+        if samples is not None:
+            check_samples(name, *samples)
+    chosen = _with_reference(tyings)
+    numbers = _seeds(seeds)
+    example = train_samples[0][:1]
+    for tying in chosen:
+        for row in retie(_tied_network(make_model, numbers[0]), tying, example).report:
+            if row.reason is not None:
+                warnings.warn(f"under {tying!r}, layer {row}", stacklevel=2)
+
+    trials: list[Trial] = []
+    with bar(len(chosen) * len(numbers) * recipe.epochs) as advance:
+        for seed in numbers:
+            start = _tied_network(make_model, seed)
+            for tying in chosen:
+                model = retie(start, tying, example).model
+                label = f"{tying!r}, seed {seed}"
+                trained = train(
+                    *(model, train_samples, validation_samples, test_samples, task, recipe, seed),
+                    on_epoch=lambda label=label: advance(label),
+                )
+                parameters = sum(p.numel() for p in model.parameters())
+                fields = _fields(model, example)
+                trials.append(
+                    Trial(
+                        *(repr(tying), seed, parameters),
+                        *(trained.error, trained.epoch, trained.curve, fields),
+                    )
+                )
+                on_trial(trials[-1])
+    return Study(task.metric, recipe, tuple(trials))
+
+
+def _tied_network(make_model: Callable[[], Module], seed: int) -> Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make_model()
+
+
+def _with_reference(tyings: Sequence[bool | str | Tying]) -> list[Tying]:
+    """The tyings, each once, tied among them: in front where it was not given."""
+    parsed = list(dict.fromkeys(map(parse, tyings)))
+    reference = parse(REFERENCE)
+    return parsed if reference in parsed else [reference, *parsed]
+
+
+def _seeds(seeds: int | Sequence[int]) -> list[int]:
+    numbers = list(range(seeds)) if isinstance(seeds, int) else list(dict.fromkeys(seeds))
+    if not numbers:
+        raise ValueError(f"seeds={seeds}: at least one is needed, and two for an interval")
+    return numbers
+
+
+def _fields(model: Module, example: Tensor) -> dict[str, Tensor]:
+    """The bias field of each layer at the size that ``example`` gives it."""
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Biased)}
+    fields: dict[str, Tensor] = {}
+    for name, calls in probe(model, list(layers), example).items():
+        input_size, output_size = min(calls.sizes)
+        fields[name] = layers[name].bias_field(output_size, input_size=input_size).detach().clone()
+    return fields

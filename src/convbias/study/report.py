@@ -1,0 +1,85 @@
+"""What a study found, for people and for programs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from ..errors import extra
+from .comparison import REFERENCE, Row, Study
+from .data import Data
+from .statistics import LEVEL, Estimate
+
+with extra("study"):
+    from rich.table import Table
+    from rich.text import Text
+
+
+def table(study: Study) -> Table:
+    """A line for each tying; the best mean stands out."""
+    found = Table(box=None, pad_edge=False, header_style="bold")
+    found.add_column("tying")
+    found.add_column("parameters", justify="right")
+    found.add_column(study.metric, justify="right")
+    found.add_column(f"minus {REFERENCE}, paired", justify="right")
+    best = min(study.rows, key=lambda row: row.error.mean)
+    for row in study.rows:
+        # Spellings are shown as they are typed; Text keeps rich from reading them as markup.
+        found.add_row(
+            Text(_spelled(row)),
+            f"{row.parameters:,}",
+            _written(row.error),
+            "" if row.difference is None else _written(row.difference, sign="+"),
+            style="bold" if row is best else "",
+        )
+    return found
+
+
+def verdict(study: Study) -> str:
+    """What the intervals say, and what they do not."""
+    seeds = len({trial.seed for trial in study.trials})
+    if seeds == 1:
+        return "One seed has no interval: nothing can be said. Give --seeds 3 or more."
+    apart = [row for row in study.rows if row.difference is not None and row.difference.excludes_zero]
+    better = ", ".join(_spelled(row) for row in apart if _mean(row) < 0)
+    worse = ", ".join(_spelled(row) for row in apart if _mean(row) > 0)
+    said = [f"Better than {REFERENCE}: {better}" if better else "", f"Worse: {worse}" if worse else ""]
+    found = ". ".join(filter(None, said)) or f"No difference from {REFERENCE} found"
+    return (
+        f"{found}. ± is Student's {LEVEL:.0%} interval over {seeds} seeds, for each tying by itself; "
+        "the split of the data is the same for all seeds."
+    )
+
+
+def as_dict(study: Study, data: Data) -> dict[str, Any]:
+    """Everything but the fields, ready for JSON."""
+    return {
+        "data": data.name,
+        "summary": data.summary,
+        "metric": study.metric,
+        "baseline": None if data.baseline is None else dict([data.baseline]),
+        "recipe": asdict(study.recipe),
+        "rows": [asdict(row) for row in study.rows],
+        "verdict": verdict(study),
+        "trials": [
+            {
+                name: getattr(trial, name)
+                for name in ("tying", "seed", "parameters", "error", "epoch", "curve")
+            }
+            for trial in study.trials
+        ],
+    }
+
+
+def _written(value: Estimate, sign: str = "") -> str:
+    """Three digits after the point, which suits per cents and kelvins alike; ± where it is known."""
+    mean = f"{value.mean:{sign}.3f}"
+    return mean if value.half_width is None else f"{mean} ± {value.half_width:.3f}"
+
+
+def _mean(row: Row) -> float:
+    return 0.0 if row.difference is None else row.difference.mean
+
+
+def _spelled(row: Row) -> str:
+    return row.tying or '""'

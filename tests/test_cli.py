@@ -1,0 +1,167 @@
+"""The command, as it is typed: what is printed where, what is written, and the exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import convbias
+from convbias import cli
+
+QUICK = ["--epochs", "1", "--seeds", "2", "--tying", "untied"]
+
+
+@pytest.fixture
+def convbias_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Run the command in this process: (exit status, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["convbias", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(stopped.value.code or 0), out, err
+
+    return run
+
+
+def test_a_study_prints_a_table_and_writes_results_and_figure(convbias_command, tmp_path: Path) -> None:
+    status, out, err = convbias_command("study", *QUICK, "--out", tmp_path / "new")
+    assert status == 0
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[0] == ["tying", "parameters", "error", "in", "%", "minus", "tied,", "paired"]
+    assert [line[0] for line in lines[1:3]] == ["tied", "untied"]
+    assert lines[2].count("±") == 2
+    assert "1797 images" in err
+    assert "1797" not in out
+    assert {file.name for file in (tmp_path / "new").iterdir()} == {"results.json", "fields.png"}
+    report = json.loads((tmp_path / "new" / "results.json").read_text())
+    assert [row["tying"] for row in report["rows"]] == ["tied", "untied"]
+    assert f"{report['rows'][1]['error']['mean']:.3f}" == lines[2][2]
+
+
+def test_json_goes_to_stdout_alone(convbias_command, tmp_path: Path) -> None:
+    status, out, _ = convbias_command("study", *QUICK, "--json", "--out", tmp_path)
+    assert status == 0
+    assert json.loads(out) == json.loads((tmp_path / "results.json").read_text())
+
+
+def test_a_forecast(convbias_command, tmp_path: Path) -> None:
+    np.savez(tmp_path / "field.npz", t=np.random.default_rng(0).normal(size=(200, 6, 7)))
+    arguments = ["--data", tmp_path / "field.npz", "--task", "forecast", "--lead", 3]
+    status, out, _ = convbias_command("study", *arguments, *QUICK, "--out", tmp_path)
+    assert status == 0
+    assert "RMSE" in out
+    assert "For comparison, persistence: 1." in out
+
+
+def _bad_npz(folder: Path) -> Path:
+    images = np.ones((20, 5, 5))
+    images[3, 0, 0] = np.nan
+    np.savez(folder / "nan.npz", images=images, labels=np.arange(20) % 2)
+    return folder / "nan.npz"
+
+
+def _cut_idx(folder: Path) -> Path:
+    (folder / "cut-images-idx3-ubyte").write_bytes(bytes([0, 0, 8, 3, 0, 0, 0, 9]))
+    return folder / "cut-images-idx3-ubyte"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--tying", "h c"], "error: tying 'h c': axes go in the order 'c h w', each once; write 'c h'"),
+        (["--tying", "c l"], "tying 'c l', at 'l': a 2D bias has the axes 'c h w'"),
+        (["--data", _bad_npz], "error: nan.npz: 1 of 500 values are NaN or infinite, the first at index"),
+        (["--data", _cut_idx], "error: cut-images-idx3-ubyte: is damaged or cut short"),
+        (["--data", "nowhere.npz"], "error: nowhere.npz: no such file"),
+        (["--task", "forecast"], "error: task=forecast: needs --data FILE"),
+        (["--lead", "3"], "error: lead=3: only a forecast has one; add --task forecast"),
+        (["--seeds", "0"], "Invalid value for '--seeds'"),
+        (["--epochs", "0"], "Invalid value for '--epochs'"),
+        (["--task", "sing"], "Invalid value for '--task'"),
+        (["--nothing"], "No such option"),
+    ],
+)
+def test_bad_input_is_one_message_status_2_and_nothing_written(
+    convbias_command, tmp_path: Path, arguments: list, said: str
+) -> None:
+    given = [a(tmp_path) if callable(a) else a for a in arguments]
+    status, out, err = convbias_command("study", "--epochs", 1, *given, "--out", tmp_path / "new")
+    assert (status, out) == (2, "")
+    assert said in " ".join(err.split())
+    assert "Traceback" not in err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_training(convbias_command, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("mine")
+    for out_folder in (tmp_path / "taken", tmp_path / "taken" / "below"):
+        status, _, err = convbias_command("study", "--out", out_folder)
+        assert status == 2
+        assert f"error: {out_folder}: " in err
+        assert "choose another folder" in err
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_an_interrupt_keeps_what_is_finished_and_the_older_results(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("older")
+    command = [sys.executable, "-m", "convbias", "study", "--out", str(tmp_path)]
+    process = subprocess.Popen(
+        [*command, "--seeds", "99", "--epochs", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    kept = tmp_path / "results.unfinished.json"
+    limit = time.monotonic() + 120
+    while not kept.exists() and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    trials = json.loads(kept.read_text())["trials"]
+    assert f"stopped; the {len(trials)} finished trials are in {kept}" in err
+    assert (tmp_path / "results.json").read_text() == "older"
+    assert not (tmp_path / "fields.png").exists()
+
+
+def test_help_shows_an_example_and_the_version_is_the_packages(convbias_command) -> None:
+    status, out, _ = convbias_command("study", "--help")
+    assert status == 0
+    assert "convbias study --data t10k-images-idx3-ubyte.gz --tying none --tying untied" in out
+    assert convbias_command("--version")[:2] == (0, f"convbias {convbias.__version__}\n")
+    assert "Example: convbias study" in convbias_command("--help")[1]
+
+
+def test_no_color_is_respected(tmp_path: Path) -> None:
+    environment = {**os.environ, "NO_COLOR": "1", "FORCE_COLOR": "1"}
+    command = [sys.executable, "-m", "convbias", "study", *QUICK, "--out", str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert "\x1b[3" not in ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("package", "said"),
+    [
+        ("typer", "error: typer is not installed; pip install 'convbias[study]' brings it"),
+        ("scipy", "error: scipy is not installed; pip install 'convbias[study]' brings it"),
+        ("matplotlib", "error: matplotlib is not installed; pip install 'convbias["),
+    ],
+)
+def test_a_missing_extra_names_the_command_that_installs_it(package: str, said: str) -> None:
+    # None in sys.modules is how Python remembers that a module cannot be imported.
+    code = f"import sys; sys.modules['{package}'] = None; from convbias.cli import main; main()"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith(said)

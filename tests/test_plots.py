@@ -1,0 +1,76 @@
+"""Figures show what they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from convbias import ShapeError
+from convbias.plots import bias_fields, save
+
+
+def images(figure: Any) -> list[Any]:
+    return [axis for axis in figure.axes if axis.images]
+
+
+def test_rows_are_tyings_and_columns_the_filters_that_vary_most() -> None:
+    field = torch.zeros(5, 4, 6)
+    for channel, height in ((4, 3.0), (1, 2.0), (2, 1.0), (3, 0.5)):
+        field[channel, 1, 2] = height
+    figure = bias_fields({"tied": {"a.conv": torch.ones(5, 4, 6)}, "untied": {"a.conv": field}})
+    drawn = images(figure)
+    assert [axis.get_title() for axis in drawn[:3]] == [f"layer a.conv\nfilter {c}" for c in (1, 2, 4)]
+    assert [drawn[0].get_ylabel(), drawn[3].get_ylabel()] == ["tied", "untied"]
+    for axis, channel in zip(drawn[3:], (1, 2, 4), strict=True):
+        np.testing.assert_array_equal(axis.images[0].get_array(), field[channel].numpy())
+
+
+def test_colours_mean_the_same_in_a_layer_and_white_is_zero() -> None:
+    layers = {"0": torch.randn(2, 5, 5), "3": 10 * torch.randn(2, 5, 5)}
+    figure = bias_fields(
+        {"tied": {k: f.mean((1, 2), True).expand_as(f) for k, f in layers.items()}, "untied": layers}
+    )
+    limits = {axis.get_title() or axis: axis.images[0].get_clim() for axis in images(figure)}
+    assert len(set(limits.values())) == 2
+    for low, high in limits.values():
+        assert low == -high
+    assert images(figure)[0].images[0].get_cmap()(0.5)[:3] == pytest.approx((0.97, 0.97, 0.97), abs=0.01)
+    assert max(high for _, high in limits.values()) > 5
+
+
+@pytest.mark.parametrize(
+    ("field", "shape"),
+    [(torch.randn(2, 7), (1, 7)), (torch.randn(2, 3, 4), (3, 4)), (torch.randn(2, 3, 4, 5), (12, 5))],
+)
+def test_fields_of_every_dimension(field: Tensor, shape: tuple[int, int]) -> None:
+    drawn = images(bias_fields({"untied": {"": field}}))
+    assert drawn[0].images[0].get_array().shape == shape
+    assert drawn[0].get_title() == "the layer\nfilter 0"
+
+
+def test_a_layer_that_only_some_have_leaves_a_gap() -> None:
+    figure = bias_fields({"tied": {"0": torch.ones(1, 3, 3)}, "untied": {"1": torch.ones(1, 3, 3)}})
+    assert len(images(figure)) == 2
+
+
+@pytest.mark.parametrize("fields", [{}, {"tied": {}}])
+def test_nothing_to_draw(fields: Any) -> None:
+    with pytest.raises(ShapeError, match="has no bias field"):
+        bias_fields(fields)
+
+
+def test_a_field_of_no_known_shape() -> None:
+    with pytest.raises(ShapeError, match=r"field=\[3\]: must be \(C, \*out\)"):
+        bias_fields({"tied": {"0": torch.ones(3)}})
+
+
+def test_fields_of_zero_and_in_half_precision_are_drawn(tmp_path: Path) -> None:
+    fields = {"none": {"0": torch.zeros(2, 4, 4)}, "tied": {"0": torch.zeros(2, 4, 4, dtype=torch.bfloat16)}}
+    save(bias_fields(fields), tmp_path / "fields.png")
+    assert (tmp_path / "fields.png").read_bytes().startswith(b"\x89PNG")
+    assert [file.name for file in tmp_path.iterdir()] == ["fields.png"]

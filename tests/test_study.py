@@ -1,0 +1,303 @@
+"""The comparison: paired bit for bit, repeatable, with intervals that are what they say."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+import convbias
+from convbias.errors import DataError
+from convbias.study import Classification, Data, Recipe, Regression, Study, Trial, compare
+from convbias.study.comparison import TYINGS
+from convbias.study.data import classification
+from convbias.study.report import as_dict, verdict
+from convbias.study.statistics import Estimate, estimate, paired_difference
+
+FINER = ("tied", "c h + c w", "rank:1", "grid:2", "untied", "tap")
+QUICK = Recipe(epochs=2, batch_size=8)
+
+
+class Watched(nn.Module):
+    """A network with dropout that keeps what it was called with, and what it answered first."""
+
+    inputs: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        self.head = nn.Linear(4 * 36, 3)
+        self.dropout = nn.Dropout(0.5)
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.dropout(torch.relu(self.conv(x)))
+        if self.training:
+            SEEN.append((x.detach().clone(), (y == 0).detach().clone(), y.detach().clone()))
+        return self.head(y.flatten(1))
+
+
+SEEN: list[tuple[Tensor, Tensor, Tensor]] = []
+
+
+def samples(n: int = 24) -> tuple[Tensor, Tensor]:
+    return torch.randn(n, 1, 6, 6), torch.arange(n) % 3
+
+
+def run(tyings: tuple[str, ...] = FINER, **options: Any) -> Study:
+    train, test = samples(), samples(9)
+    return compare(Watched, train, test, tyings=tyings, recipe=QUICK, **options)
+
+
+def test_every_tying_sees_the_same_start_the_same_batches_and_the_same_dropout() -> None:
+    SEEN.clear()
+    run(seeds=2)
+    steps = 2 * 3
+    trials = [SEEN[i : i + steps] for i in range(0, len(SEEN), steps)]
+    assert len(trials) == 2 * len(FINER)
+    for seed in (0, 1):
+        first, *others = trials[seed * len(FINER) : (seed + 1) * len(FINER)]
+        for other in others:
+            for (x, _, _), (x_other, _, _) in zip(first, other, strict=True):
+                assert torch.equal(x, x_other)
+            # All of these are finer than tied: before the first step they are one function.
+            assert_close(first[0][2], other[0][2])
+            assert torch.equal(first[0][1], other[0][1])
+    assert not torch.equal(trials[0][0][0], trials[len(FINER)][0][0])
+    # Every sample once an epoch, in another order the next time.
+    epochs = [torch.cat([x for x, _, _ in trials[0][:3]]), torch.cat([x for x, _, _ in trials[0][3:]])]
+    assert not torch.equal(*epochs)
+    rows = [sorted(map(tuple, epoch.flatten(1).tolist())) for epoch in epochs]
+    assert rows[0] == rows[1]
+
+
+def test_a_study_repeats_bit_for_bit_and_leaves_the_generator_alone() -> None:
+    torch.manual_seed(1)
+    data = [samples(), samples(9)]
+    before = torch.get_rng_state()
+    torch.rand(3)
+    first = compare(Watched, data[0], data[1], tyings=["untied"], seeds=[3, 4], recipe=QUICK)
+    torch.set_rng_state(before)
+    again = compare(Watched, data[0], data[1], tyings=["untied"], seeds=[3, 4], recipe=QUICK)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert first.trials == again.trials
+    for one, other in zip(first.trials, again.trials, strict=True):
+        assert all(torch.equal(one.fields[name], other.fields[name]) for name in one.fields)
+
+
+def test_a_tying_is_not_touched_by_the_others() -> None:
+    torch.manual_seed(1)
+    data = [samples(), samples(9)]
+    alone = compare(Watched, data[0], data[1], tyings=["untied"], seeds=[3], recipe=QUICK)
+    among = compare(Watched, data[0], data[1], tyings=["none", "tap", "untied"], seeds=[3], recipe=QUICK)
+    assert alone.trials[-1] == among.trials[-1]
+
+
+def test_the_network_learns_and_its_field_bends() -> None:
+    torch.manual_seed(1)
+    # The label is in the position of one bright pixel, which an untied bias need not even know.
+    places = torch.arange(90) % 3
+    images = 0.1 * torch.randn(90, 1, 6, 6)
+    images[torch.arange(90), 0, 2 * places, 2 * places] += 3
+    study = compare(
+        *(Watched, (images[:60], places[:60]), (images[60:], places[60:])),
+        tyings=["none", "untied"],
+        seeds=1,
+        recipe=Recipe(epochs=12, batch_size=8, learning_rate=1e-2),
+    )
+    assert all(trial.error < 10 for trial in study.trials)
+    assert study.fields["untied"]["conv"].std(dim=(1, 2)).max() > 1e-3
+    assert study.fields["tied"]["conv"].std(dim=(1, 2)).max() < 1e-6
+    assert study.fields["none"]["conv"].abs().max() == 0
+
+
+def test_the_epoch_is_chosen_on_the_validation_split() -> None:
+    torch.manual_seed(1)
+    train, validation, test = samples(), samples(12), samples(9)
+    options: dict[str, Any] = {"tyings": ["tied"], "seeds": 1}
+    long = compare(
+        *(Watched, train, test),
+        validation_samples=validation,
+        recipe=Recipe(epochs=8, batch_size=8, learning_rate=0.05),
+        **options,
+    ).trials[0]
+    assert long.epoch == 1 + long.curve.index(min(long.curve))
+    assert 1 < len(long.curve) == 8
+    assert long.epoch < 8, "choose data on which the last epoch is not the best one"
+    # Stopped there, the last epoch is the chosen one: same state, same error.
+    short = compare(
+        *(Watched, train, test),
+        recipe=Recipe(epochs=long.epoch, batch_size=8, learning_rate=0.05),
+        **options,
+    ).trials[0]
+    assert (short.error, short.curve) == (long.error, ())
+    assert torch.equal(short.fields["conv"], long.fields["conv"])
+
+
+def test_tied_is_always_compared_and_no_tying_twice() -> None:
+    study = run(("untied", "c", "untied", "c + tap"), seeds=1)
+    assert [row.tying for row in study.rows] == ["untied", "tied", "c + tap"]
+    assert [row.difference is None for row in study.rows] == [False, True, False]
+    counted = {row.tying: row.parameters for row in study.rows}
+    linear = 4 * 36 * 3 + 3
+    assert counted == {
+        "tied": 36 + 4 + linear,
+        "untied": 36 + 4 * 36 + linear,
+        "c + tap": 36 + 4 + 36 + linear,
+    }
+
+
+def test_what_cannot_be_had_is_refused_before_training() -> None:
+    SEEN.clear()
+    x, y = samples()
+    cases: list[tuple[dict[str, Any], type[ValueError], str]] = [
+        ({"tyings": ["h c"]}, convbias.TyingError, "axes go in the order"),
+        ({"tyings": ["untied", "c l"]}, convbias.SurgeryError, "'c l', at 'l': a 2D bias has the axes"),
+        ({"seeds": 0}, ValueError, "seeds=0: at least one"),
+        ({"test": (x, y[:3])}, DataError, "test: 24 inputs but 3 targets"),
+        ({"train": (x * math.nan, y)}, DataError, "train: 864 of 864 values are NaN"),
+        ({"validation_samples": (x[:0], y[:0])}, DataError, "validation: no samples"),
+        ({"make_model": lambda: nn.Linear(3, 3)}, convbias.SurgeryError, "the model has no convolution"),
+    ]
+    for given, raised, said in cases:
+        options = {"make_model": Watched, "train": (x, y), "test": (x, y), "recipe": QUICK, **given}
+        with pytest.raises(raised, match=said):
+            compare(options.pop("make_model"), options.pop("train"), options.pop("test"), **options)
+    assert SEEN == []
+
+
+def test_without_tied_it_is_compared_first() -> None:
+    assert [row.tying for row in run(("untied",), seeds=1).rows] == ["tied", "untied"]
+
+
+def test_a_layer_that_keeps_its_bias_is_named() -> None:
+    x, y = torch.randn(12, 1, 6, 4), torch.arange(12) % 2
+
+    def net() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, (3, 1)), nn.Flatten(), nn.Linear(8, 2))
+
+    with pytest.warns(UserWarning, match="under sym:d4, layer 0: left tied: .*square"):
+        compare(net, (x, y), (x, y), tyings=["sym:d4"], seeds=1, recipe=QUICK)
+
+
+def test_a_loss_that_explodes_says_so_and_the_finished_trials_were_handed_over() -> None:
+    x, y = samples()
+    kept: list[Trial] = []
+
+    def fragile() -> nn.Module:
+        # Only the untied network, the second one, meets a scale that overflows.
+        return nn.Sequential(nn.Conv2d(1, 4, 3), Overflow(), nn.Flatten(), nn.Linear(64, 3))
+
+    with pytest.raises(ValueError, match=r"learning_rate=0\.002: the loss is nan in epoch 1; lower it"):
+        compare(
+            *(fragile, (x, y), (x, y)), tyings=["tied", "untied"], recipe=QUICK, seeds=1, on_trial=kept.append
+        )
+    assert [trial.tying for trial in kept] == ["tied"]
+
+
+class Overflow(nn.Module):
+    """Lets the first network through, by counting its training steps, and then overflows."""
+
+    steps = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        type(self).steps += self.training
+        return x * math.inf * 0 if type(self).steps > 6 and self.training else x
+
+
+@pytest.mark.parametrize(("field", "value"), [("epochs", 0), ("batch_size", -1)])
+def test_a_recipe_that_trains_nothing(field: str, value: int) -> None:
+    with pytest.raises(ValueError, match=f"{field}={value}: must be at least 1"):
+        replace(Recipe(), **{field: value})
+
+
+def test_intervals_are_scipys() -> None:
+    values, reference = [1.2, 0.9, 1.7, 1.1], [1.0, 1.1, 1.2, 0.7]
+    found = estimate(values)
+    low, high = stats.t.interval(0.95, 3, loc=found.mean, scale=stats.sem(values))
+    assert (found.mean - low, high - found.mean) == pytest.approx((found.half_width,) * 2)
+    paired = paired_difference(values, reference)
+    low, high = stats.ttest_rel(values, reference).confidence_interval(0.95)
+    assert (low, high) == pytest.approx(
+        (paired.mean - (paired.half_width or 0), paired.mean + (paired.half_width or 0))
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "apart"),
+    [
+        (Estimate(1.0, 0.9), True),
+        (Estimate(-1.0, 0.9), True),
+        (Estimate(1.0, 1.1), False),
+        (Estimate(1.0, None), False),
+        (Estimate(1.0, 0.0), False),
+    ],
+)
+def test_when_an_interval_says_something(value: Estimate, apart: bool) -> None:
+    assert value.excludes_zero is apart
+
+
+def _study(errors: dict[str, list[float]]) -> Study:
+    trials = [
+        Trial(tying, seed, 10, error, 1, (), {})
+        for tying, values in errors.items()
+        for seed, error in enumerate(values)
+    ]
+    return Study("error in %", Recipe(), tuple(trials))
+
+
+@pytest.mark.parametrize(
+    ("errors", "said"),
+    [
+        ({"tied": [3.0, 3.1], "untied": [2.0, 2.1001]}, "Better than tied: untied. ±"),
+        ({"tied": [3.0, 3.1], "none": [4.0, 4.1001], "": [5, 5.101]}, 'Worse: none, "". ±'),
+        (
+            {"tied": [3.0, 3.1], "none": [4.0, 4.1001], "tap": [2, 2.101]},
+            "Better than tied: tap. Worse: none. ±",
+        ),
+        ({"tied": [3.0, 3.1], "untied": [2.0, 3.2]}, "No difference from tied found. ±"),
+        ({"tied": [3.0], "untied": [2.0]}, "One seed has no interval"),
+    ],
+)
+def test_the_verdict_says_what_the_intervals_say(errors: dict[str, list[float]], said: str) -> None:
+    assert verdict(_study(errors)).startswith(said)
+
+
+def test_an_interrupted_study_pairs_the_seeds_that_both_have() -> None:
+    rows = _study({"tied": [1.0, 2.0], "untied": [4.0]}).rows
+    assert rows[1].difference == Estimate(3.0, None)
+    assert _study({"none": [1.0]}).rows[0].difference is None
+
+
+def test_the_report_is_plain_json() -> None:
+    data: Data = classification("noise", torch.randn(30, 1, 4, 4), torch.arange(30) % 2)
+    study = compare(
+        *(data.make_model, data.train, data.test),
+        validation_samples=data.validation,
+        seeds=2,
+        recipe=Recipe(epochs=1),
+    )
+    report = json.loads(json.dumps(as_dict(study, data)))
+    assert [row["tying"] for row in report["rows"]] == list(TYINGS)
+    assert len(report["trials"]) == 2 * len(TYINGS)
+    mean = sum(t["error"] for t in report["trials"] if t["tying"] == "tap") / 2
+    assert report["rows"][TYINGS.index("tap")]["error"]["mean"] == pytest.approx(mean)
+    assert report["recipe"]["epochs"] == 1
+
+
+def test_tasks() -> None:
+    output, target = torch.tensor([[3.0, 0.0], [0.0, 1.0], [2.0, 0.0]]), torch.tensor([0, 1, 1])
+    assert Classification().error(output, target) == pytest.approx(100 / 3)
+    assert_close(Classification().loss(output, target), nn.functional.cross_entropy(output, target))
+    regression = Regression(scale=3.0, unit="K")
+    assert regression.error(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0])) == pytest.approx(
+        3 * math.sqrt(2)
+    )
+    assert (regression.metric, Regression().metric) == ("RMSE in K", "RMSE")
