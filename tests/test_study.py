@@ -124,7 +124,7 @@ def test_the_epoch_is_chosen_on_the_validation_split() -> None:
     options: dict[str, Any] = {"tyings": ["tied"], "seeds": 1}
     long = compare(
         *(Watched, train, test),
-        validation_samples=validation,
+        validation=validation,
         recipe=Recipe(epochs=8, batch_size=8, learning_rate=0.05),
         **options,
     ).trials[0]
@@ -163,7 +163,7 @@ def test_what_cannot_be_had_is_refused_before_training() -> None:
         ({"seeds": 0}, ValueError, "seeds=0: at least one"),
         ({"test": (x, y[:3])}, DataError, "test: 24 inputs but 3 targets"),
         ({"train": (x * math.nan, y)}, DataError, "train: 864 of 864 values are NaN"),
-        ({"validation_samples": (x[:0], y[:0])}, DataError, "validation: no samples"),
+        ({"validation": (x[:0], y[:0])}, DataError, "validation: no samples"),
         ({"make_model": lambda: nn.Linear(3, 3)}, convbias.SurgeryError, "the model has no convolution"),
     ]
     for given, raised, said in cases:
@@ -280,7 +280,7 @@ def test_the_report_is_plain_json() -> None:
     data: Data = classification("noise", torch.randn(30, 1, 4, 4), torch.arange(30) % 2)
     study = compare(
         *(data.make_model, data.train, data.test),
-        validation_samples=data.validation,
+        validation=data.validation,
         seeds=2,
         recipe=Recipe(epochs=1),
     )

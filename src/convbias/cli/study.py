@@ -91,7 +91,7 @@ def study(
     try:
         found = compare(
             *(given.make_model, given.train, given.test),
-            validation_samples=given.validation,
+            validation=given.validation,
             task=given.task,
             tyings=tyings,
             seeds=seeds,

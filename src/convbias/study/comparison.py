@@ -14,12 +14,12 @@ from ..nn import retie
 from ..nn.biased import Biased
 from ..nn.probe import probe
 from ..tying import Tying, parse
+from . import training
 from .data import check_samples
 from .progress import bar
 from .recipe import Recipe, Samples
 from .statistics import Estimate, estimate, paired_difference
 from .tasks import Classification, Task
-from .training import train
 
 TYINGS = ("none", "tied", "tap", "c h + c w", "rank:1", "untied")
 SEEDS = 5
@@ -86,10 +86,10 @@ class Study:
 
 def compare(
     make_model: Callable[[], Module],
-    train_samples: Samples,
-    test_samples: Samples,
+    train: Samples,
+    test: Samples,
     *,
-    validation_samples: Samples | None = None,
+    validation: Samples | None = None,
     task: Task | None = None,
     tyings: Sequence[bool | str | Tying] = TYINGS,
     seeds: int | Sequence[int] = SEEDS,
@@ -118,13 +118,13 @@ def compare(
     [('tied', 86), ('untied', 116)]
     """
     task, recipe = task or Classification(), recipe or Recipe()
-    splits = {"train": train_samples, "validation": validation_samples, "test": test_samples}
+    splits = {"train": train, "validation": validation, "test": test}
     for name, samples in splits.items():
         if samples is not None:
             check_samples(name, *samples)
     chosen = _with_reference(tyings)
     numbers = _seeds(seeds)
-    example = train_samples[0][:1]
+    example = train[0][:1]
     for tying in chosen:
         for row in retie(_tied_network(make_model, numbers[0]), tying, example).report:
             if row.reason is not None:
@@ -137,8 +137,8 @@ def compare(
             for tying in chosen:
                 model = retie(start, tying, example).model
                 label = f"{tying!r}, seed {seed}"
-                trained = train(
-                    *(model, train_samples, validation_samples, test_samples, task, recipe, seed),
+                trained = training.train(
+                    *(model, train, validation, test, task, recipe, seed),
                     on_epoch=lambda label=label: advance(label),
                 )
                 parameters = sum(p.numel() for p in model.parameters())
