@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -125,17 +126,21 @@ def compare(
     chosen = _with_reference(tyings)
     numbers = _seeds(seeds)
     example = train[0][:1]
+    with _seeded(numbers[0]):
+        trial_run = make_model()
     for tying in chosen:
-        for row in retie(_tied_network(make_model, numbers[0]), tying, example).report:
+        for row in retie(trial_run, tying, example).report:
             if row.reason is not None:
                 warnings.warn(f"under {tying!r}, layer {row}", stacklevel=2)
 
     trials: list[Trial] = []
     with bar(len(chosen) * len(numbers) * recipe.epochs) as advance:
         for seed in numbers:
-            start = _tied_network(make_model, seed)
+            with _seeded(seed):
+                start = make_model()
             for tying in chosen:
-                model = retie(start, tying, example).model
+                with _seeded(seed):  # the directions of a rank start at random
+                    model = retie(start, tying, example).model
                 label = f"{tying!r}, seed {seed}"
                 trained = training.train(
                     *(model, train, validation, test, task, recipe, seed),
@@ -153,10 +158,12 @@ def compare(
     return Study(task.metric, recipe, tuple(trials))
 
 
-def _tied_network(make_model: Callable[[], Module], seed: int) -> Module:
+@contextmanager
+def _seeded(seed: int) -> Generator[None]:
+    """torch's generator at ``seed`` inside, and as it was outside."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return make_model()
+        yield
 
 
 def _with_reference(tyings: Sequence[bool | str | Tying]) -> list[Tying]:
