@@ -101,3 +101,15 @@ def extra(name: str) -> Generator[None]:
         if package in ("", "convbias"):
             raise
         raise MissingExtra(package, name) from error
+
+
+class FoldRefused(ValueError):
+    """A rewrite that would not be exact, or that nobody would want. ``law`` says which."""
+
+    def __init__(self, law: str, reason: str) -> None:
+        self.law = law
+        self.reason = reason
+        super().__init__(f"{law}: {reason}")
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), (self.law, self.reason)

@@ -1,0 +1,88 @@
+"""Branches that are summed, as one convolution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from ..errors import FoldRefused
+from ..geometry import Geometry
+from .conv import AffineConv
+from .field import Field
+
+
+def parallel(*branches: AffineConv) -> AffineConv:
+    """``Σ branch(x)``: the kernels laid over each other where their windows lie, the fields added.
+
+    A 1×1 branch (or the identity) lands on the tap that reads its entry.
+    """
+    groups = math.gcd(*(branch.groups for branch in branches))
+    geometry = _common_geometry([branch.geometry for branch in branches])
+    channels = {(branch.in_channels, branch.out_channels) for branch in branches}
+    if len(channels) > 1:
+        raise FoldRefused("parallel", f"branches of different channels (in, out): {sorted(channels)}")
+    parts = [_embedded(branch.in_groups(groups), geometry) for branch in branches]
+    weight = torch.stack([part.grouped for part in parts]).sum(0)
+    return parts[0].with_grouped(weight, sum((part.bias for part in parts), Field()))
+
+
+def _common_geometry(geometries: Sequence[Geometry]) -> Geometry:
+    """The geometry whose windows contain those of all: same outputs, a kernel that reaches as far."""
+    first = geometries[0]
+    if all(g == first for g in geometries):
+        return first
+    if any(g.transposed for g in geometries):
+        raise FoldRefused("parallel", "transposed branches of different geometry")
+    if len({g.stride for g in geometries}) > 1:
+        raise FoldRefused("parallel", f"strides {sorted({g.stride for g in geometries})} differ")
+    modes = {g.padding_mode for g in geometries if any(a or b for a, b in g.pads)} or {"zeros"}
+    if len(modes) > 1:
+        raise FoldRefused("parallel", f"paddings {sorted(modes)} differ")
+    kernel: list[int] = []
+    dilation: list[int] = []
+    pads: list[tuple[int, int]] = []
+    for axis in range(first.dims):
+        lines = [_reads(g, axis) for g in geometries]
+        surplus = {g.pads[axis][1] - reads[-1] for g, reads in zip(geometries, lines, strict=True)}
+        if len(surplus) > 1:
+            raise FoldRefused("parallel", f"the branches' outputs differ in size along axis {axis}")
+        every = sorted({offset for reads in lines for offset in reads})
+        step = math.gcd(*(offset - every[0] for offset in every)) or 1
+        kernel.append((every[-1] - every[0]) // step + 1)
+        dilation.append(step)
+        pads.append((-every[0], surplus.pop() + every[-1]))
+    return replace(
+        first,
+        kernel_size=tuple(kernel),
+        pads=tuple(pads),
+        dilation=tuple(dilation),
+        padding_mode=modes.pop(),
+    )
+
+
+def _reads(geometry: Geometry, axis: int) -> list[int]:
+    """Where the taps of an axis read, from the output's own place on."""
+    before, step = geometry.pads[axis][0], geometry.dilation[axis]
+    return [t * step - before for t in range(geometry.kernel_size[axis])]
+
+
+def _embedded(conv: AffineConv, geometry: Geometry) -> AffineConv:
+    """``conv`` with its taps laid where ``geometry`` reads the same entries."""
+    if conv.geometry == geometry:
+        return conv
+    where: list[torch.Tensor] = []
+    for axis in range(geometry.dims):
+        known = {offset: t for t, offset in enumerate(_reads(geometry, axis))}
+        where.append(torch.tensor([known[offset] for offset in _reads(conv.geometry, axis)]))
+    grid = torch.meshgrid(*where, indexing="ij")
+    weight = conv.grouped.new_zeros(*conv.grouped.shape[:3], *geometry.kernel_size)
+    weight[(..., *grid)] = conv.grouped
+    bias = conv.settled
+    if bias.tap is not None:
+        taps = bias.tap.new_zeros(len(bias.tap), *geometry.kernel_size)
+        taps[(..., *grid)] = bias.tap
+        bias = replace(bias, tap=taps)
+    return conv.with_grouped(weight, bias, geometry)
