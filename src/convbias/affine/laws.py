@@ -67,12 +67,12 @@ def constant_channels(conv: AffineConv, channels: Mapping[int, Tensor]) -> Affin
     if len(lost[0]) == size:
         raise FoldRefused("constant channels", "all channels are constant: nothing is left to convolve")
     total = conv.bias
-    for values in _alike(channels):
-        picked = conv.weight.new_zeros(conv.in_channels, *values[1])
-        for channel in values[0]:
+    for shape, alike in _by_shape(channels).items():
+        picked = conv.weight.new_zeros(conv.in_channels, *shape)
+        for channel in alike:
             picked[channel] = channels[channel]
-        shift = tied(picked, conv.geometry.dims) if picked.dim() == 1 else Field(maps=(picked,))
-        total = total + conv.through(shift, values[1] or None)
+        shift = Field(maps=(picked,)) if shape else tied(picked, conv.geometry.dims)
+        total = total + conv.through(shift, shape or None)
     kept = [[c for c in range(size) if c not in gone] for gone in lost]
     weight = torch.stack([w[:, keep] for w, keep in zip(conv.grouped, kept, strict=True)])
     return conv.with_grouped(weight, total)
@@ -130,7 +130,9 @@ def _same_length(law: str, name: str, values: Tensor, channels: int) -> None:
         raise FoldRefused(law, f"{name} is {tuple(values.shape)}, not one number for each of {channels}")
 
 
-def _alike(channels: Mapping[int, Tensor]) -> list[tuple[list[int], tuple[int, ...]]]:
-    """The channels by the shape of their constants."""
-    shapes = {tuple(values.shape) for values in channels.values()}
-    return [([c for c, v in channels.items() if tuple(v.shape) == shape], shape) for shape in shapes]
+def _by_shape(channels: Mapping[int, Tensor]) -> dict[tuple[int, ...], list[int]]:
+    """The channels by the shape of their constants: numbers and maps."""
+    found: dict[tuple[int, ...], list[int]] = {}
+    for channel, values in channels.items():
+        found.setdefault(tuple(values.shape), []).append(channel)
+    return found
