@@ -4,6 +4,7 @@ from .bias import Bias, param_groups
 from .biased import Biased, Resized
 from .conv import Conv1d, Conv2d, Conv3d
 from .convnd import ConvNd
+from .decompose import Decomposition, decompose
 from .lazy import (
     LazyConv1d,
     LazyConv2d,
@@ -26,6 +27,7 @@ __all__ = [
     "ConvTranspose2d",
     "ConvTranspose3d",
     "Converted",
+    "Decomposition",
     "LazyConv1d",
     "LazyConv2d",
     "LazyConv3d",
@@ -34,6 +36,7 @@ __all__ = [
     "LazyConvTranspose3d",
     "Resized",
     "Retied",
+    "decompose",
     "param_groups",
     "retie",
     "to_torch",
