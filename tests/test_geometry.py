@@ -80,9 +80,12 @@ def test_with_output_size_is_torchs_output_padding(output_size: int) -> None:
         ({"kernel_size": (3, 3, 3)}, r"kernel_size=\(3, 3, 3\): needs one integer, or one for each of 2"),
         ({"kernel_size": 3, "stride": 0}, r"stride=\(0, 0\): must be at least 1"),
         ({"kernel_size": 3, "padding": -1}, r"padding=-1: must not be negative; crop"),
-        ({"kernel_size": 3, "padding": "full"}, r"padding='full': must be integers"),
+        ({"kernel_size": 3, "padding": "full"}, r"padding='full': Invalid padding string; give integers"),
         ({"kernel_size": 3, "padding": "same", "stride": 2}, "not supported for strided"),
-        ({"kernel_size": 3, "padding_mode": "mirror"}, r"padding_mode='mirror': must be one of zeros"),
+        (
+            {"kernel_size": 3, "padding_mode": "mirror"},
+            r"padding_mode='mirror': padding_mode must be one of zeros",
+        ),
         ({"kernel_size": 3, "padding_mode": "circular", "transposed": True}, "Only .zeros. padding"),
     ],
 )

@@ -178,7 +178,12 @@ def conv_transpose3d(
 
 
 def check_input(input: Tensor, weight: Tensor, geometry: Geometry, groups: int) -> None:
-    """Raise ShapeError, in torch's words, for an ``input`` that the convolution cannot take."""
+    """Raise ShapeError, in torch's words, for an ``input`` that the convolution cannot take.
+
+    TypeError for one that is no tensor.
+    """
+    if not isinstance(input, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"input={input!r}: must be a tensor, not {type(input).__name__}")
     dims, transposed, size = geometry.dims, geometry.transposed, list(input.shape)
     if input.dim() not in (dims + 1, dims + 2):
         raise ShapeError(

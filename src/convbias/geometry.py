@@ -7,8 +7,9 @@ output where that input exists. Axes are independent of one another, so everythi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from operator import index
 
 import torch
 from torch import Tensor
@@ -24,13 +25,20 @@ def per_axis(name: str, value: int | Sequence[int], dims: int) -> tuple[int, ...
 
     >>> per_axis("stride", 2, 3)
     (2, 2, 2)
+
+    Raises ShapeError for a number of them that does not fit, TypeError for what is no integer.
     """
-    if isinstance(value, (int, torch.SymInt)):
-        return (value,) * dims  # pyright: ignore[reportReturnType]
-    values = tuple(value)
-    if len(values) != dims:
-        raise ShapeError(name, values, f"needs one integer, or one for each of {dims} axes")
-    return values
+    if isinstance(value, Iterable):
+        values = tuple(map(_integer, value))
+        if len(values) != dims:
+            raise ShapeError(name, values, f"needs one integer, or one for each of {dims} axes")
+        return values
+    return (_integer(value),) * dims
+
+
+def _integer(value: int) -> int:
+    """numpy's integers as Python's own; sizes under compilation are symbols, and stay so."""
+    return value if isinstance(value, torch.SymInt) else index(value)
 
 
 def pads_of(
@@ -47,7 +55,7 @@ def pads_of(
         total = [d * (k - 1) for k, d in zip(kernel_size, dilation, strict=True)]
         return tuple((t // 2, t - t // 2) for t in total)
     if isinstance(padding, str):
-        raise ShapeError("padding", repr(padding), 'must be integers, "same" or "valid"')
+        raise ShapeError("padding", repr(padding), 'Invalid padding string; give integers, "same" or "valid"')
     return tuple((p, p) for p in per_axis("padding", padding, len(kernel_size)))
 
 
@@ -92,9 +100,11 @@ class Geometry:
         spread = per_axis("dilation", dilation, dims)
         for name, values in (("kernel_size", kernel), ("stride", step), ("dilation", spread)):
             if min(values) < 1:
-                raise ShapeError(name, values, "must be at least 1 on every axis")
+                rule = f"must be at least 1 on every axis; non-positive {name} is not supported"
+                raise ShapeError(name, values, rule)
         if padding_mode not in PADDING_MODES:
-            raise ShapeError("padding_mode", repr(padding_mode), f"must be one of {', '.join(PADDING_MODES)}")
+            rule = f"padding_mode must be one of {', '.join(PADDING_MODES)}"
+            raise ShapeError("padding_mode", repr(padding_mode), rule)
         if padding == "same" and (transposed or max(step) > 1):
             raise ShapeError(
                 "padding", "'same'", "padding='same' is not supported for strided convolutions, "

@@ -21,7 +21,7 @@ with extra("study"):
     from ..study import Study, Trial, compare, digits, load_field, load_images
     from ..study.comparison import SEEDS, TYINGS
     from ..study.data import Data
-    from ..study.report import as_dict, table, verdict
+    from ..study.report import as_dict, legend, table, verdict
 
 EXAMPLES = """Examples:
 
@@ -116,7 +116,8 @@ def study(
     if given.baseline is not None:
         name, error = given.baseline
         to_stdout.print(f"\nFor comparison, {name}: {error:.3f}.")
-    to_stdout.print(f"\n{verdict(found)}", markup=False)
+    to_stdout.print(f"\n{verdict(found)}", style="bold", markup=False)
+    to_stdout.print(f"\n{legend(found)}", markup=False)
     to_stderr.print(f"\nWritten: {folder / RESULTS}, {folder / FIGURE}", markup=False)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
+from torch.nn.parameter import is_lazy
 
 from ..errors import ShapeError
 from ..geometry import Site, per_axis
@@ -101,7 +102,12 @@ class Biased(Module):
             self.bias_labels = arguments[-1]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        super()._apply(fn, recurse)
+        def apply(tensor: Tensor) -> Tensor:
+            # A field over a volume has the rank of an image, which .to(memory_format=…) would take it for.
+            field = self._site().dims == 3 and not is_lazy(tensor) and tensor.dim() == 4
+            return fn(tensor[None])[0] if field else fn(tensor)
+
+        super()._apply(apply, recurse)
         # Labels are no state: to_empty() would leave them undefined, and no state dict restores them.
         if self.bias_labels is not None:
             self._place_labels()
@@ -199,3 +205,6 @@ class Biased(Module):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
+        # A layer made on the meta device gets its parameters here; its labels are in no state dict.
+        if self.bias_labels is not None:
+            self._place_labels()

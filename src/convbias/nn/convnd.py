@@ -61,8 +61,21 @@ class ConvNd(Biased):
         check_activation(activation)
         self._geometry_key: tuple[object, ...] = ()
         self.geometry()
-        self._set_tying(bias, output_size, self.dims)
+        # torch.nn reads a truth value: None, 0, 1 and numpy's bools are given too.
+        self._set_tying(bool(bias) if bias in (None, 0, 1) else bias, output_size, self.dims)
         self._make_parameters(device, dtype)
+
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
+        """As torch.nn's; where ``bias`` is set to None, or to a tensor where it was None, the tying follows.
+
+        Code that folds a normalisation into a convolution does that.
+        """
+        super().register_parameter(name, param)
+        if name == "bias" and (param is None) != isinstance(self.tying, NoBias):
+            for other in self._bias_names[1:]:
+                delattr(self, other)
+            self._set_tying(param is not None, None, self.dims)
+            self._bias_names = tuple(self.tying.shapes(self._site()))
 
     def _make_parameters(self, device: Any, dtype: Any) -> None:
         shape = self._weight_shape()
@@ -92,7 +105,14 @@ class ConvNd(Biased):
 
     def geometry(self) -> Geometry:
         """Where the windows fall, from the attributes as they are now: users do change them."""
-        key = (self.kernel_size, self.stride, self.padding, self.dilation, self.output_padding)
+        key = (
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.output_padding,
+            self.padding_mode,
+        )
         if key != self._geometry_key:
             self._geometry = Geometry.of(
                 self.dims,
@@ -114,20 +134,17 @@ class ConvNd(Biased):
         return self.weight.new_zeros(site.field_shape)
 
     def _run(self, input: Tensor, geometry: Geometry) -> Tensor:
-        check_input(input, self.weight, geometry, self.groups)
-        if self.output_size is not None:
-            found = geometry.output_size(input.shape[-self.dims :])
-            if found != self.output_size:
-                raise ShapeError(
-                    "input",
-                    list(input.shape),
-                    f"gives an output of {found}, but the {self.tying!r} bias of this layer is for "
-                    f"{self.output_size}; resize_({found}) interpolates it, and a tap or grid bias "
-                    "follows the image",
-                )
-        bias = self._bias_arguments()
-        name = self.activation or ""
-        return call(input, self.weight, bias, self._spelling, geometry, self.groups, name)
+        # Each tensor is read once: a parametrisation computes it anew each time.
+        return run(
+            input,
+            self.weight,
+            self._bias_arguments(),
+            self._spelling,
+            geometry,
+            self.groups,
+            self.activation or "",
+            self.output_size,
+        )
 
     def extra_repr(self) -> str:
         parts = [f"{self.in_channels}, {self.out_channels}"]
@@ -151,6 +168,32 @@ class ConvNd(Biased):
         if self.activation is not None:
             parts.append(f"activation={self.activation}")
         return ", ".join(parts)
+
+
+# The checks ask for the input's size, which a symbolic trace does not know: to torch.fx this is one step.
+@torch.fx.wrap
+def run(
+    input: Tensor,
+    weight: Tensor,
+    bias: Sequence[Tensor],
+    tying: str,
+    geometry: Geometry,
+    groups: int,
+    activation: str,
+    output_size: tuple[int, ...] | None,
+) -> Tensor:
+    """The op, for an input that has not been checked and a bias that is for ``output_size``, or for any."""
+    check_input(input, weight, geometry, groups)
+    if output_size is not None:
+        found = geometry.output_size(input.shape[-geometry.dims :])
+        if found != output_size:
+            raise ShapeError(
+                "input",
+                list(input.shape),
+                f"gives an output of {found}, but the bias of this layer is for {output_size}; "
+                f"resize_({found}) interpolates it, and a tap or grid bias follows the image",
+            )
+    return call(input, weight, bias, tying, geometry, groups, activation)
 
 
 def check_channels(in_channels: int, out_channels: int, groups: int) -> None:

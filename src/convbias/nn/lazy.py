@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import UninitializedParameter
 from torch.nn.modules.lazy import LazyModuleMixin
 
+from ..errors import ShapeError
 from ..tying import Tying
 from ..tying.base import check_shapes
 from .conv import Conv1d, Conv2d, Conv3d
@@ -44,12 +45,18 @@ class _Lazy(LazyModuleMixin, ConvNd):
         geometry = self.geometry()
         if output_size is not None:
             geometry = geometry.with_output_size(size, tuple(output_size)[-self.dims :])
+        site = self._site()
         if self.tying.size_bound and self.output_size is None:
-            self.output_size = geometry.output_size(size)
-        shapes = self.tying.shapes(self._site())
+            found = geometry.output_size(size)
+            if min(found) < 1:
+                raise ShapeError("input", list(input.shape), f"gives an output of {found}, below 1")
+            site = replace(site, output_size=found)
+        # An input that is refused here leaves no size behind.
+        shapes = self.tying.shapes(site)
         if self.has_uninitialized_params():
             self.in_channels = input.shape[-self.dims - 1]
             check_channels(self.in_channels, self.out_channels, self.groups)
+            self.output_size = site.output_size
             self.weight.materialize(self._weight_shape())
             for name, shape in shapes.items():
                 getattr(self, name).materialize(shape)
@@ -58,7 +65,8 @@ class _Lazy(LazyModuleMixin, ConvNd):
             self.in_channels = self.weight.shape[0 if self.transposed else 1] * (
                 1 if self.transposed else self.groups
             )
-            check_shapes(self.tying, self._bias_parameters(), self._site())
+            check_shapes(self.tying, self._bias_parameters(), site)
+            self.output_size = site.output_size
         self._place_labels()
 
 

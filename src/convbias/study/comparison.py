@@ -19,7 +19,7 @@ from . import training
 from .data import check_samples
 from .progress import bar
 from .recipe import Recipe, Samples
-from .statistics import Estimate, estimate, paired_difference
+from .statistics import LEVEL, Estimate, differences, estimate, holm, p_value
 from .tasks import Classification, Task
 
 TYINGS = ("none", "tied", "tap", "c h + c w", "rank:1", "untied")
@@ -42,12 +42,21 @@ class Trial:
 
 @dataclass(frozen=True)
 class Row:
-    """One tying: its error over the seeds and its paired difference from tied, but for tied itself."""
+    """One tying: its error over the seeds and, but for tied itself, its paired difference from tied.
+
+    ``p`` is the difference's p-value, corrected for the number of tyings (Holm); below 0.05 it is found.
+    """
 
     tying: str
     parameters: int
     error: Estimate
     difference: Estimate | None
+    p: float | None
+
+    @property
+    def found(self) -> bool:
+        """Whether there is a difference from tied."""
+        return self.p is not None and self.p < 1 - LEVEL
 
 
 @dataclass(frozen=True)
@@ -65,18 +74,18 @@ class Study:
         for trial in self.trials:
             errors.setdefault(trial.tying, {})[trial.seed] = trial.error
         parameters = {trial.tying: trial.parameters for trial in self.trials}
+        apart = {tying: _from_reference(tying, errors) for tying in errors}
+        corrected = holm([p_value(values) for values in apart.values()])
         return tuple(
-            Row(tying, parameters[tying], estimate([*found.values()]), self._from_reference(tying, errors))
-            for tying, found in errors.items()
+            Row(
+                tying,
+                parameters[tying],
+                estimate([*errors[tying].values()]),
+                estimate(values) if values else None,
+                p,
+            )
+            for (tying, values), p in zip(apart.items(), corrected, strict=True)
         )
-
-    def _from_reference(self, tying: str, errors: Mapping[str, Mapping[int, float]]) -> Estimate | None:
-        """The paired difference, over the seeds that both have: an interrupted study lacks some."""
-        reference = errors.get(REFERENCE, {})
-        seeds = [seed for seed in errors[tying] if seed in reference]
-        if tying == REFERENCE or not seeds:
-            return None
-        return paired_difference([errors[tying][s] for s in seeds], [reference[s] for s in seeds])
 
     @property
     def fields(self) -> dict[str, Mapping[str, Tensor]]:
@@ -164,6 +173,13 @@ def _seeded(seed: int) -> Generator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
+
+
+def _from_reference(tying: str, errors: Mapping[str, Mapping[int, float]]) -> list[float]:
+    """The paired differences, over the seeds that both have: an interrupted study lacks some."""
+    reference = errors.get(REFERENCE, {})
+    seeds = [seed for seed in errors[tying] if seed in reference and tying != REFERENCE]
+    return differences([errors[tying][seed] for seed in seeds], [reference[seed] for seed in seeds])
 
 
 def _with_reference(tyings: Sequence[bool | str | Tying]) -> list[Tying]:

@@ -22,6 +22,7 @@ def table(study: Study) -> Table:
     found.add_column("parameters", justify="right")
     found.add_column(study.metric, justify="right")
     found.add_column(f"minus {REFERENCE}, paired", justify="right")
+    found.add_column("p (Holm)", justify="right")
     best = min(study.rows, key=lambda row: row.error.mean)
     for row in study.rows:
         # Spellings are shown as they are typed; Text keeps rich from reading them as markup.
@@ -30,25 +31,41 @@ def table(study: Study) -> Table:
             f"{row.parameters:,}",
             _written(row.error),
             "" if row.difference is None else _written(row.difference, sign="+"),
+            "" if row.p is None else f"{row.p:.3f}",
             style="bold" if row is best else "",
         )
     return found
 
 
 def verdict(study: Study) -> str:
-    """What the intervals say, and what they do not."""
+    """What the differences say, and what they do not."""
     seeds = len({trial.seed for trial in study.trials})
     if seeds == 1:
         return "One seed has no interval: nothing can be said. Give --seeds 3 or more."
-    apart = [row for row in study.rows if row.difference is not None and row.difference.excludes_zero]
-    better = ", ".join(_spelled(row) for row in apart if _mean(row) < 0)
-    worse = ", ".join(_spelled(row) for row in apart if _mean(row) > 0)
-    said = [f"Better than {REFERENCE}: {better}" if better else "", f"Worse: {worse}" if worse else ""]
-    found = ". ".join(filter(None, said)) or f"No difference from {REFERENCE} found"
+    found = [row for row in study.rows if row.found]
+    hints = [r for r in study.rows if r.difference is not None and r.difference.excludes_zero and not r.found]
+    said = [
+        _named(f"Better than {REFERENCE}", [row for row in found if _mean(row) < 0]),
+        _named("Worse", [row for row in found if _mean(row) > 0]),
+        "" if found else f"No difference from {REFERENCE} found.",
+        _named("Perhaps better, more seeds would tell", [row for row in hints if _mean(row) < 0]),
+        _named("Perhaps worse, more seeds would tell", [row for row in hints if _mean(row) > 0]),
+    ]
+    return " ".join(filter(None, said))
+
+
+def legend(study: Study) -> str:
+    """How to read the table's numbers."""
+    seeds = len({trial.seed for trial in study.trials})
     return (
-        f"{found}. ± is Student's {LEVEL:.0%} interval over {seeds} seeds, for each tying by itself; "
-        "the split of the data is the same for all seeds."
+        f"± is Student's {LEVEL:.0%} interval over {seeds} seeds, for each tying by itself. p is of the "
+        f"paired t test, corrected for the number of tyings (Holm): below {1 - LEVEL:.2f}, a difference is "
+        "found. The split of the data is the same for all seeds."
     )
+
+
+def _named(what: str, rows: list[Row]) -> str:
+    return f"{what}: {', '.join(map(_spelled, rows))}." if rows else ""
 
 
 def as_dict(study: Study, data: Data) -> dict[str, Any]:
