@@ -38,7 +38,7 @@ def test_a_study_prints_a_table_and_writes_results_and_figure(convbias_command, 
     status, out, err = convbias_command("study", *QUICK, "--out", tmp_path / "new")
     assert status == 0
     lines = [line.split() for line in out.splitlines()]
-    assert lines[0] == ["tying", "parameters", "error", "in", "%", "minus", "tied,", "paired"]
+    assert lines[0] == ["tying", "parameters", "error", "in", "%", "minus", "tied,", "paired", "p", "(Holm)"]
     assert [line[0] for line in lines[1:3]] == ["tied", "untied"]
     assert lines[2].count("±") == 2
     assert "1797 images" in err
@@ -62,6 +62,54 @@ def test_a_forecast(convbias_command, tmp_path: Path) -> None:
     assert status == 0
     assert "RMSE" in out
     assert "For comparison, persistence: 1." in out
+
+
+NET = """
+import torch
+
+def make(channels=1):
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(channels, 3, 3), torch.nn.ReLU(), torch.nn.Conv2d(3, 2, 3), torch.nn.Flatten(),
+        torch.nn.Linear(32, 10),
+    )
+
+def fails():
+    raise RuntimeError("no luck")
+
+def text():
+    return "net"
+
+def colourful():
+    return make(3)
+"""
+
+
+def test_a_network_of_ones_own_and_chosen_layers(
+    convbias_command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_nets.py").write_text(NET)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    status, out, err = convbias_command("study", *QUICK, "--model", "my_nets:make", "--where", "2", "--json")
+    assert status == 0, err
+    tied = 3 * 9 + 3 + 2 * 27 + 2 + 330
+    rows = {row["tying"]: row["parameters"] for row in json.loads(out)["rows"]}
+    assert rows == {"tied": tied, "untied": tied + 2 * 16 - 2}
+    for spec, said in {
+        "my_nets": "model=my_nets: must be module:factory",
+        "nowhere:make": "model=nowhere:make: importing nowhere failed, ModuleNotFoundError",
+        "my_nets:other": "model=my_nets:other: my_nets has no function other; it has make, fails",
+        "my_nets:fails": "model=my_nets:fails: the factory failed, RuntimeError: no luck",
+        "my_nets:text": "model=my_nets:text: must return a torch.nn.Module, not str",
+        "my_nets:colourful": "model=Sequential: does not take the data (1, 1, 8, 8)",
+    }.items():
+        status, out, err = convbias_command("study", "--model", spec, "--out", tmp_path / "new")
+        assert (status, out) == (2, "")
+        assert said in err
+        assert not (tmp_path / "new").exists()
+    status, _, err = convbias_command("study", "--where", "nothing", "--out", tmp_path / "new")
+    assert status == 2
+    assert "chooses none of the model's convolutions, which are ['0', '3']" in err
 
 
 def _bad_npz(folder: Path) -> Path:

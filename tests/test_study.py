@@ -163,7 +163,10 @@ def test_what_cannot_be_had_is_refused_before_training() -> None:
         ({"test": (x, y[:3])}, DataError, "test: 24 inputs but 3 targets"),
         ({"train": (x * math.nan, y)}, DataError, "train: 864 of 864 values are NaN"),
         ({"validation": (x[:0], y[:0])}, DataError, "validation: no samples"),
-        ({"make_model": lambda: nn.Linear(3, 3)}, convbias.SurgeryError, "the model has no convolution"),
+        ({"make_model": lambda: nn.Flatten()}, convbias.SurgeryError, "the model has no convolution"),
+        ({"make_model": lambda: nn.Linear(3, 3)}, ValueError, r"model=Linear: does not take the data \(1, 1"),
+        ({"train": (x, y + (y == 2) * 5)}, ValueError, r"outputs \(1, 3\) do not suit the targets \(1,\)"),
+        ({"make_model": lambda: nn.Conv2d(1, 2, 3)}, ValueError, r"outputs \(1, 2, 4, 4\) do not suit the"),
     ]
     for given, raised, said in cases:
         options = {"make_model": Watched, "train": (x, y), "test": (x, y), "recipe": QUICK, **given}

@@ -18,7 +18,7 @@ with extra("study"):
     from rich.console import Console
 
     from .. import plots
-    from ..study import Study, Trial, compare, digits, load_field, load_images
+    from ..study import Study, Trial, compare, digits, load_field, load_images, load_model
     from ..study.comparison import SEEDS, TYINGS
     from ..study.data import Data
     from ..study.report import as_dict, legend, table, verdict
@@ -30,6 +30,8 @@ convbias study  (the built-in digits)
 convbias study --data t10k-images-idx3-ubyte.gz --tying none --tying untied
 
 convbias study --data temperature.npz --task forecast --lead 6 --seeds 3
+
+convbias study --data cells.npz --model nets:make --where 'stem|head.*'
 """
 RESULTS, UNFINISHED, FIGURE = "results.json", "results.unfinished.json", "fields.png"
 
@@ -52,6 +54,20 @@ def study(
     ] = None,
     task: Annotated[TaskName, typer.Option(help="What to do with the data.")] = TaskName.classify,
     lead: Annotated[int | None, typer.Option(help="Steps ahead, for forecasts.", show_default=False)] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="module:factory, a function that makes your network; it starts in the working directory.",
+            show_default="a small one that fits the data",
+        ),
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            help="The layers to change: a regular expression for their names.",
+            show_default="all convolutions",
+        ),
+    ] = None,
     tying: Annotated[
         list[str] | None,
         typer.Option(
@@ -69,13 +85,14 @@ def study(
 ) -> None:
     """Which bias pays on my data?
 
-    Trains one small network per tying, from the same initial weights and on
+    Trains one network per tying, from the same initial weights and on
     the same batches, and prints its error on a test split, with the paired
     difference from tied.
     """
     tyings = tying or list(TYINGS)
     for spelling in tyings:
         parse(spelling)
+    make_model = None if model is None else load_model(model)
     given = _load(data, task, lead)
     recipe = given.recipe if epochs is None else replace(given.recipe, epochs=epochs)
     existed = out.exists()
@@ -90,10 +107,11 @@ def study(
     to_stderr.print(f"{given.name}: {given.summary}.", markup=False)
     try:
         found = compare(
-            *(given.make_model, given.train, given.test),
+            *(make_model or given.make_model, given.train, given.test),
             validation=given.validation,
             task=given.task,
             tyings=tyings,
+            where=where,
             seeds=seeds,
             recipe=recipe,
             on_trial=keep,

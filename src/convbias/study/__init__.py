@@ -2,6 +2,7 @@
 
 from .comparison import Row, Study, Trial, compare
 from .data import Data
+from .factories import load_model
 from .files import digits, load_field, load_images
 from .recipe import Recipe
 from .statistics import Estimate
@@ -21,4 +22,5 @@ __all__ = [
     "digits",
     "load_field",
     "load_images",
+    "load_model",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from torch.nn import Module
 from ..nn import retie
 from ..nn.biased import Biased
 from ..nn.probe import probe
+from ..nn.surgery import Where
 from ..tying import Tying, parse
 from . import training
 from .data import check_samples
@@ -102,6 +104,7 @@ def compare(
     validation: Samples | None = None,
     task: Task | None = None,
     tyings: Sequence[bool | str | Tying] = TYINGS,
+    where: Where = None,
     seeds: int | Sequence[int] = SEEDS,
     recipe: Recipe | None = None,
     on_trial: Callable[[Trial], None] = lambda _: None,
@@ -113,6 +116,7 @@ def compare(
     network draws are the same for every tying, so differences are paired by seed. Samples are inputs and
     targets, ``(N, …)`` each. The state that counts is that of the epoch with the least validation error, or
     of the last one without a validation split; the test split chooses nothing. Tied is always compared.
+    ``where`` chooses the layers, as in ``retie``.
 
     Warns of layers that cannot have a tying and keep the bias that they had.
 
@@ -136,9 +140,10 @@ def compare(
     numbers = _seeds(seeds)
     example = train[0][:1]
     with _seeded(numbers[0]):
-        trial_run = make_model()
+        network = make_model()
+    _check_network(network, train, task)
     for tying in chosen:
-        for row in retie(trial_run, tying, example).report:
+        for row in retie(network, tying, example, where).report:
             if row.reason is not None:
                 warnings.warn(f"under {tying!r}, layer {row}", stacklevel=2)
 
@@ -149,7 +154,7 @@ def compare(
                 start = make_model()
             for tying in chosen:
                 with _seeded(seed):  # the directions of a rank start at random
-                    model = retie(start, tying, example).model
+                    model = retie(start, tying, example, where).model
                 label = f"{tying!r}, seed {seed}"
                 trained = training.train(
                     *(model, train, validation, test, task, recipe, seed),
@@ -165,6 +170,26 @@ def compare(
                 )
                 on_trial(trials[-1])
     return Study(task.metric, recipe, tuple(trials))
+
+
+def _check_network(network: Module, train: Samples, task: Task) -> None:
+    """Raise ValueError for a network that does not take the data, or whose outputs are not the targets'."""
+    # The largest target: of classes, the one that a network may have too few outputs for.
+    largest = int(train[1].flatten(1).amax(1).argmax() if train[1].dim() > 1 else train[1].argmax())
+    inputs, targets = (part[largest : largest + 1] for part in train)
+    name = f"model={type(network).__name__}"
+    with torch.no_grad():
+        try:
+            output = copy.deepcopy(network).eval()(inputs)
+        except Exception as error:
+            told = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{name}: does not take the data {tuple(inputs.shape)}, {told}") from error
+        try:
+            task.error(output, targets)
+            task.loss(output, targets)
+        except Exception as error:
+            shapes = f"{tuple(getattr(output, 'shape', ()))} do not suit the targets {tuple(targets.shape)}"
+            raise ValueError(f"{name}: its outputs {shapes}, {type(error).__name__}: {error}") from error
 
 
 @contextmanager
