@@ -43,7 +43,9 @@ def test_a_study_prints_a_table_and_writes_results_and_figure(convbias_command, 
     assert lines[2].count("±") == 2
     assert "1797 images" in err
     assert "1797" not in out
-    assert {file.name for file in (tmp_path / "new").iterdir()} == {"results.json", "fields.png"}
+    assert {file.name for file in (tmp_path / "new").iterdir() if file.is_file()} == {
+        *("request.json", "results.json", "fields.png")
+    }
     report = json.loads((tmp_path / "new" / "results.json").read_text())
     assert [row["tying"] for row in report["rows"]] == ["tied", "untied"]
     assert f"{report['rows'][1]['error']['mean']:.3f}" == lines[2][2]
@@ -131,7 +133,7 @@ def _cut_idx(folder: Path) -> Path:
         (["--tying", "c l"], "tying 'c l', at 'l': a 2D bias has the axes 'c h w'"),
         (["--data", _bad_npz], "error: nan.npz: 1 of 500 values are NaN or infinite, the first at index"),
         (["--data", _cut_idx], "error: cut-images-idx3-ubyte: is damaged or cut short"),
-        (["--data", "nowhere.npz"], "error: nowhere.npz: no such file"),
+        (["--data", "nowhere.npz"], "nowhere.npz: no such file"),
         (["--task", "forecast"], "error: task=forecast: needs --data FILE"),
         (["--lead", "3"], "error: lead=3: only a forecast has one; add --task forecast"),
         (["--seeds", "0"], "Invalid value for '--seeds'"),
@@ -161,27 +163,59 @@ def test_a_folder_that_cannot_be_written_is_found_before_training(convbias_comma
     assert (tmp_path / "taken").read_text() == "mine"
 
 
-def test_an_interrupt_keeps_what_is_finished_and_the_older_results(tmp_path: Path) -> None:
-    (tmp_path / "results.json").write_text("older")
-    command = [sys.executable, "-m", "convbias", "study", "--out", str(tmp_path)]
-    process = subprocess.Popen(
-        [*command, "--seeds", "99", "--epochs", "1"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    kept = tmp_path / "results.unfinished.json"
+def test_an_interrupted_study_is_resumed_to_the_same_results(convbias_command, tmp_path: Path) -> None:
+    asked = ["--seeds", "3", "--epochs", "3", "--tying", "untied"]
+    command = [sys.executable, "-m", "convbias", "study", "--out", str(tmp_path / "run"), *asked]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     limit = time.monotonic() + 120
-    while not kept.exists() and process.poll() is None and time.monotonic() < limit:
-        time.sleep(0.05)
+    while not list(tmp_path.glob("run/trials/seed*.trial")) and time.monotonic() < limit:
+        assert process.poll() is None
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    trials = json.loads(kept.read_text())["trials"]
-    assert f"stopped; the {len(trials)} finished trials are in {kept}" in err
-    assert (tmp_path / "results.json").read_text() == "older"
-    assert not (tmp_path / "fields.png").exists()
+    finished = len(list(tmp_path.glob("run/trials/seed*.trial")))
+    assert 1 <= finished < 6
+    assert (
+        f"stopped with {finished} finished trials; convbias study --resume {tmp_path / 'run'} goes on" in err
+    )
+    assert not (tmp_path / "run" / "results.json").exists()
+
+    status, out, err = convbias_command("study", "--resume", tmp_path / "run", "--json")
+    assert status == 0, err
+    status, undisturbed, _ = convbias_command("study", *asked, "--json", "--out", tmp_path / "other")
+    assert json.loads(out) == json.loads(undisturbed)
+    assert json.loads((tmp_path / "run" / "results.json").read_text()) == json.loads(out)
+
+
+def test_what_cannot_be_resumed_or_replaced(convbias_command, tmp_path: Path) -> None:
+    assert convbias_command("study", *QUICK, "--out", tmp_path / "run")[0] == 0
+    before = {f: f.read_bytes() for f in (tmp_path / "run").rglob("*") if f.is_file()}
+    for arguments, said in (
+        (
+            ["--out", tmp_path / "run"],
+            "holds a study already; --resume goes on with it, or choose another folder",
+        ),
+        (["--resume", tmp_path / "none"], "none: holds no study to resume"),
+        (
+            ["--resume", tmp_path / "run", "--seeds", "9"],
+            "the folder knows the options; leave --seeds out",
+        ),
+    ):
+        status, out, err = convbias_command("study", *arguments)
+        assert (status, out) == (2, "")
+        assert said in err
+    assert before == {f: f.read_bytes() for f in (tmp_path / "run").rglob("*") if f.is_file()}
+
+
+def test_the_default_folder_is_always_a_new_one(
+    convbias_command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert convbias_command("study", *QUICK)[0] == 0
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["convbias-study", "convbias-study-2"]
 
 
 def test_help_shows_an_example_and_the_version_is_the_packages(convbias_command) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +15,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import convbias
-from convbias.errors import DataError
-from convbias.study import Classification, Data, Recipe, Regression, Study, Trial, compare
+from convbias.errors import DataError, OutputError
+from convbias.study import Classification, Data, Recipe, Regression, Run, Study, Trial, compare, training
 from convbias.study.comparison import TYINGS
 from convbias.study.data import classification
 from convbias.study.report import as_dict, verdict
@@ -189,19 +190,19 @@ def test_a_layer_that_keeps_its_bias_is_named() -> None:
         compare(net, (x, y), (x, y), tyings=["sym:d4"], seeds=1, recipe=QUICK)
 
 
-def test_a_loss_that_explodes_says_so_and_the_finished_trials_were_handed_over() -> None:
+def test_a_loss_that_explodes_says_so_and_the_finished_trials_are_kept(tmp_path: Path) -> None:
     x, y = samples()
-    kept: list[Trial] = []
 
     def fragile() -> nn.Module:
         # Only the untied network, the second one, meets a scale that overflows.
         return nn.Sequential(nn.Conv2d(1, 4, 3), Overflow(), nn.Flatten(), nn.Linear(64, 3))
 
+    run = Run(tmp_path / "run", {})
     with pytest.raises(ValueError, match=r"learning_rate=0\.002: the loss is nan in epoch 1; lower it"):
-        compare(
-            *(fragile, (x, y), (x, y)), tyings=["tied", "untied"], recipe=QUICK, seeds=1, on_trial=kept.append
-        )
-    assert [trial.tying for trial in kept] == ["tied"]
+        compare(*(fragile, (x, y), (x, y)), tyings=["tied", "untied"], recipe=QUICK, seeds=1, run=run)
+    assert run.finished("tied", 0) is not None
+    assert run.finished("untied", 0) is None
+    assert run.stop() == 1
 
 
 class Overflow(nn.Module):
@@ -313,3 +314,76 @@ def test_tasks() -> None:
         3 * math.sqrt(2)
     )
     assert (regression.metric, Regression().metric) == ("RMSE in K", "RMSE")
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("epochs_before", [0, 1, 4, 5, 6, 9])
+def test_a_study_that_was_killed_ends_with_the_numbers_of_one_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs_before: int
+) -> None:
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    splits = samples(), samples(9), samples(12)
+    options: dict[str, Any] = {"tyings": ["rank:1"], "seeds": 1, "recipe": Recipe(epochs=5, batch_size=8)}
+
+    def study(folder: str) -> Study:
+        run = Run(tmp_path / folder, {"of": "this"})
+        return compare(Watched, splits[0], splits[1], validation=splits[2], run=run, **options)
+
+    whole = study("whole")
+    left, epoch = epochs_before, training._Run.epoch
+
+    def dying(self: Any, *arguments: Any) -> None:
+        nonlocal left
+        if left == 0:
+            left = -1
+            raise Killed
+        left -= 1
+        epoch(self, *arguments)
+
+    monkeypatch.setattr(training._Run, "epoch", dying)
+    with pytest.raises(Killed):
+        study("broken")
+    SEEN.clear()
+    resumed = study("broken")
+    assert len(SEEN) == 3 * (10 - epochs_before), "goes on where it was, and trains nothing twice"
+    assert resumed.trials == whole.trials
+    for one, other in zip(resumed.trials, whole.trials, strict=True):
+        assert all(torch.equal(one.fields[name], other.fields[name]) for name in other.fields)
+    assert not list((tmp_path / "broken").rglob("*.checkpoint"))
+    SEEN.clear()
+    assert study("broken").trials == whole.trials
+    assert SEEN == []
+
+
+def test_a_folder_holds_one_study(tmp_path: Path) -> None:
+    Run(tmp_path / "run", {"seeds": 3, "tyings": ["tap"]})
+    Run(tmp_path / "run", {"seeds": 3, "tyings": ["tap"]})
+    with pytest.raises(OutputError, match=r"holds another study \(other seeds\); choose another folder"):
+        Run(tmp_path / "run", {"seeds": 4, "tyings": ["tap"]})
+    (tmp_path / "run" / "request.json").write_text("{")
+    with pytest.raises(OutputError, match=r"request\.json: cannot be read"):
+        Run(tmp_path / "run", {})
+
+
+def test_a_run_that_never_began_leaves_nothing(tmp_path: Path) -> None:
+    assert Run(tmp_path / "new", {}).stop() == 0
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "mine").mkdir()
+    assert Run(tmp_path / "mine", {}).stop() == 0
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", [b"", b"nonsense", "cut"])
+def test_a_damaged_trial_is_named(tmp_path: Path, damage: bytes | str) -> None:
+    run = Run(tmp_path, {})
+    run.keep(Trial("c + h w", 0, 5, 1.0, 1, (2.0, 1.0), {"0": torch.ones(3)}))
+    found = run.finished("c + h w", 0)
+    assert found is not None
+    assert (found.curve, found.fields["0"].tolist()) == ((2.0, 1.0), [1, 1, 1])
+    (file,) = (tmp_path / "trials").iterdir()
+    file.write_bytes(file.read_bytes()[:100] if isinstance(damage, str) else damage)
+    with pytest.raises(OutputError, match=r"is damaged .* delete it to train this one again"):
+        run.finished("c + h w", 0)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import sys
-from dataclasses import replace
+import shlex
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from ..errors import extra
-from ..outputs import writable_folder, write_whole
+import torch
+
+from .. import __version__
+from ..errors import OutputError, extra
+from ..outputs import write_whole
 from ..tying import parse
 
 with extra("study"):
@@ -18,10 +22,11 @@ with extra("study"):
     from rich.console import Console
 
     from .. import plots
-    from ..study import Study, Trial, compare, digits, load_field, load_images, load_model
+    from ..study import Run, compare, digits, load_field, load_images, load_model
     from ..study.comparison import SEEDS, TYINGS
     from ..study.data import Data
     from ..study.report import as_dict, legend, table, verdict
+    from ..study.runs import checksum
 
 EXAMPLES = """Examples:
 
@@ -33,7 +38,7 @@ convbias study --data temperature.npz --task forecast --lead 6 --seeds 3
 
 convbias study --data cells.npz --model nets:make --where 'stem|head.*'
 """
-RESULTS, UNFINISHED, FIGURE = "results.json", "results.unfinished.json", "fields.png"
+RESULTS, FIGURE, DEFAULT_FOLDER = "results.json", "fields.png", "convbias-study"
 
 
 class TaskName(StrEnum):
@@ -43,7 +48,22 @@ class TaskName(StrEnum):
     forecast = "forecast"
 
 
+@dataclass(frozen=True)
+class Options:
+    """What is asked of a study."""
+
+    data: str | None
+    task: str
+    lead: int | None
+    model: str | None
+    where: str | None
+    tyings: list[str]
+    seeds: int
+    epochs: int | None
+
+
 def study(
+    context: typer.Context,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -79,30 +99,38 @@ def study(
         int | None, typer.Option(min=1, help="Passes over the data.", show_default="20, forecasts 25")
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="Folder for results.json and fields.png; older ones there are replaced.")
-    ] = Path("convbias-study"),
+        Path | None,
+        typer.Option(help="A new folder for the results.", show_default="convbias-study, -2, -3 …"),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Go on with the study in this folder; it knows the options.", show_default=False),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Which bias pays on my data?
 
     Trains one network per tying, from the same initial weights and on
     the same batches, and prints its error on a test split, with the paired
-    difference from tied.
+    difference from tied. What is finished is kept: --resume goes on.
     """
-    tyings = tying or list(TYINGS)
-    for spelling in tyings:
+    if resume is None:
+        options = Options(
+            _absolute(data), task.value, lead, model, where, tying or list(TYINGS), seeds, epochs
+        )
+        folder = _new_folder(out)
+    else:
+        _nothing_else(context)
+        options, folder = _asked_in(resume), resume
+    for spelling in options.tyings:
         parse(spelling)
-    make_model = None if model is None else load_model(model)
-    given = _load(data, task, lead)
-    recipe = given.recipe if epochs is None else replace(given.recipe, epochs=epochs)
-    existed = out.exists()
-    folder = writable_folder(out)
-    trials: list[Trial] = []
-
-    def keep(trial: Trial) -> None:
-        trials.append(trial)
-        _write_json(folder / UNFINISHED, as_dict(Study(given.task.metric, recipe, tuple(trials)), given))
-
+    make_model = None if options.model is None else load_model(options.model)
+    given = _load(options)
+    recipe = given.recipe if options.epochs is None else replace(given.recipe, epochs=options.epochs)
+    same = checksum(given.train, given.validation, given.test)
+    run = Run(
+        folder, {**asdict(options), "checksum": same, "convbias": __version__, "torch": torch.__version__}
+    )
     to_stderr = Console(stderr=True, highlight=False, soft_wrap=True)
     to_stderr.print(f"{given.name}: {given.summary}.", markup=False)
     try:
@@ -110,24 +138,24 @@ def study(
             *(make_model or given.make_model, given.train, given.test),
             validation=given.validation,
             task=given.task,
-            tyings=tyings,
-            where=where,
-            seeds=seeds,
+            tyings=options.tyings,
+            where=options.where,
+            seeds=options.seeds,
             recipe=recipe,
-            on_trial=keep,
+            run=run,
         )
     except BaseException:
-        if trials:
-            print(f"stopped; the {len(trials)} finished trials are in {folder / UNFINISHED}", file=sys.stderr)
-        elif not existed:
-            folder.rmdir()
+        finished = run.stop()
+        if folder.exists():
+            again = f"convbias study --resume {shlex.quote(str(folder))} goes on"
+            to_stderr.print(f"stopped with {finished} finished trials; {again}", markup=False)
         raise
     report = as_dict(found, given)
-    _write_json(folder / RESULTS, report)
-    (folder / UNFINISHED).unlink(missing_ok=True)
+    text = json.dumps(report, indent=2, ensure_ascii=False)
+    write_whole(folder / RESULTS, lambda file: file.write_text(text, "utf-8"))
     plots.save(plots.bias_fields(found.fields), folder / FIGURE)
     if as_json:
-        print(json.dumps(report, indent=2, ensure_ascii=False))
+        print(text)
         return
     to_stdout = Console(highlight=False)
     to_stdout.print(table(found))
@@ -139,18 +167,45 @@ def study(
     to_stderr.print(f"\nWritten: {folder / RESULTS}, {folder / FIGURE}", markup=False)
 
 
-def _load(data: Path | None, task: TaskName, lead: int | None) -> Data:
-    if task is TaskName.forecast:
-        if data is None or lead is None:
+def _load(options: Options) -> Data:
+    if options.task == TaskName.forecast:
+        if options.data is None or options.lead is None:
             raise ValueError("task=forecast: needs --data FILE with a field (time, h, w) and --lead N")
-        return load_field(data, lead)
-    if lead is not None:
-        raise ValueError(f"lead={lead}: only a forecast has one; add --task forecast")
-    return digits() if data is None else load_images(data)
+        return load_field(options.data, options.lead)
+    if options.lead is not None:
+        raise ValueError(f"lead={options.lead}: only a forecast has one; add --task forecast")
+    return digits() if options.data is None else load_images(options.data)
 
 
-def _write_json(path: Path, content: object) -> None:
-    write_whole(
-        path,
-        lambda unfinished: unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False), "utf-8"),
-    )
+def _absolute(data: Path | None) -> str | None:
+    return None if data is None else str(data.absolute())
+
+
+def _new_folder(out: Path | None) -> Path:
+    """``out``, or the first unused one of convbias-study, convbias-study-2, …"""
+    if out is not None:
+        if Run.request_in(out) is not None:
+            raise OutputError(
+                out, "holds a study already; --resume goes on with it, or choose another folder"
+            )
+        return out
+    names = (f"{DEFAULT_FOLDER}-{n}" if n > 1 else DEFAULT_FOLDER for n in itertools.count(1))
+    return next(folder for folder in map(Path, names) if not folder.exists())
+
+
+def _asked_in(folder: Path) -> Options:
+    asked = Run.request_in(folder)
+    if asked is None:
+        raise OutputError(folder, "holds no study to resume")
+    try:
+        return Options(**{f.name: asked[f.name] for f in fields(Options)})
+    except KeyError as error:
+        raise OutputError(folder / "request.json", f"lacks {error}; it is not this version's") from error
+
+
+def _nothing_else(context: typer.Context) -> None:
+    """Refuse options beside --resume: the study would not be the one that was begun."""
+    for name in context.params:
+        given = context.get_parameter_source(name)
+        if name not in ("resume", "as_json") and given is not None and given.name == "COMMANDLINE":
+            raise ValueError(f"resume: the folder knows the options; leave --{name} out")

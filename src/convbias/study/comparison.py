@@ -6,7 +6,7 @@ import copy
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,25 +21,13 @@ from . import training
 from .data import check_samples
 from .progress import bar
 from .recipe import Recipe, Samples
+from .runs import Run, Trial
 from .statistics import LEVEL, Estimate, differences, estimate, holm, p_value
 from .tasks import Classification, Task
 
 TYINGS = ("none", "tied", "tap", "c h + c w", "rank:1", "untied")
 SEEDS = 5
 REFERENCE = "tied"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One network: its error on the test split at ``epoch``, the one with the least validation error."""
-
-    tying: str
-    seed: int
-    parameters: int
-    error: float
-    epoch: int
-    curve: tuple[float, ...]
-    fields: Mapping[str, Tensor] = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -107,7 +95,7 @@ def compare(
     where: Where = None,
     seeds: int | Sequence[int] = SEEDS,
     recipe: Recipe | None = None,
-    on_trial: Callable[[Trial], None] = lambda _: None,
+    run: Run | None = None,
 ) -> Study:
     """Train the network that ``make_model`` makes under each tying, and compare the errors on the test split.
 
@@ -153,23 +141,28 @@ def compare(
             with _seeded(seed):
                 start = make_model()
             for tying in chosen:
-                with _seeded(seed):  # the directions of a rank start at random
-                    model = retie(start, tying, example, where).model
-                label = f"{tying!r}, seed {seed}"
-                trained = training.train(
-                    *(model, train, validation, test, task, recipe, seed),
-                    on_epoch=lambda label=label: advance(label),
-                )
-                parameters = sum(p.numel() for p in model.parameters())
-                fields = _fields(model, example)
-                trials.append(
-                    Trial(
-                        *(repr(tying), seed, parameters),
-                        *(trained.error, trained.epoch, trained.curve, fields),
+                trial = None if run is None else run.finished(repr(tying), seed)
+                if trial is None:
+                    with _seeded(seed):  # the directions of a rank start at random
+                        model = retie(start, tying, example, where).model
+                    trained = training.train(
+                        *(model, train, validation, test, task, recipe, seed),
+                        on_epoch=lambda label=f"{tying!r}, seed {seed}": advance(label, 1),
+                        checkpoint=None if run is None else run.checkpoint(repr(tying), seed),
                     )
-                )
-                on_trial(trials[-1])
+                    trial = _trial(repr(tying), seed, model, trained, example)
+                    if run is not None:
+                        run.keep(trial)
+                else:
+                    advance(f"{tying!r}, seed {seed}", recipe.epochs)
+                trials.append(trial)
     return Study(task.metric, recipe, tuple(trials))
+
+
+def _trial(tying: str, seed: int, model: Module, trained: training.Trained, example: Tensor) -> Trial:
+    parameters = sum(p.numel() for p in model.parameters())
+    fields = _fields(model, example)
+    return Trial(tying, seed, parameters, trained.error, trained.epoch, trained.curve, fields)
 
 
 def _check_network(network: Module, train: Samples, task: Task) -> None:

@@ -11,14 +11,14 @@ with extra("study"):
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-Advance = Callable[[str], None]
+Advance = Callable[[str, int], None]
 
 
 @contextmanager
 def bar(steps: int) -> Generator[Advance]:
-    """Yield ``advance(what)``, to be called after each of ``steps``; silent where stderr is no terminal."""
+    """Yield ``advance(what, steps)``, which moves the bar; silent where stderr is no terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("training", total=steps)
-        yield lambda what: progress.update(task, advance=1, description=what)
+        yield lambda what, by: progress.update(task, advance=by, description=what)

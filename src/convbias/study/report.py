@@ -31,7 +31,7 @@ def table(study: Study) -> Table:
             f"{row.parameters:,}",
             _written(row.error),
             "" if row.difference is None else _written(row.difference, sign="+"),
-            "" if row.p is None else f"{row.p:.3f}",
+            "" if row.p is None else f"{row.p:.3f}" if row.p >= 0.0005 else "<0.001",
             style="bold" if row is best else "",
         )
     return found
@@ -78,13 +78,7 @@ def as_dict(study: Study, data: Data) -> dict[str, Any]:
         "recipe": asdict(study.recipe),
         "rows": [asdict(row) for row in study.rows],
         "verdict": verdict(study),
-        "trials": [
-            {
-                name: getattr(trial, name)
-                for name in ("tying", "seed", "parameters", "error", "epoch", "curve")
-            }
-            for trial in study.trials
-        ],
+        "trials": [trial.numbers for trial in study.trials],
     }
 
 

@@ -1,0 +1,123 @@
+"""A study's folder: what was asked, the finished trials, and the one under way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, final
+from urllib.parse import quote
+
+import torch
+from torch import Tensor
+
+from ..errors import OutputError
+from ..outputs import writable_folder, write_whole
+from .recipe import Samples
+
+REQUEST, TRIALS = "request.json", "trials"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One network: its error on the test split at ``epoch``, the one with the least validation error.
+
+    ``fields`` are the bias fields (C, *out) that it learned, by layer.
+    """
+
+    tying: str
+    seed: int
+    parameters: int
+    error: float
+    epoch: int
+    curve: tuple[float, ...]
+    fields: Mapping[str, Tensor]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Trial) and self.numbers == other.numbers
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """All but the fields."""
+        names = ("tying", "seed", "parameters", "error", "epoch", "curve")
+        return {name: getattr(self, name) for name in names}
+
+
+@final
+class Run:
+    """The folder of a study, in which a trial is kept as soon as it is finished.
+
+    Raises OutputError where ``folder`` cannot be written, or holds another study than ``request``.
+    """
+
+    def __init__(self, folder: Path, request: Mapping[str, Any]) -> None:
+        known = self.request_in(folder)
+        if known is not None and known != json.loads(json.dumps(request)):
+            changed = ", ".join(name for name in request if known.get(name) != request[name])
+            raise OutputError(folder, f"holds another study (other {changed}); choose another folder")
+        self._made = [path for path in (folder / TRIALS, folder) if not path.exists()]
+        self.folder = writable_folder(folder)
+        writable_folder(folder / TRIALS)
+        if known is None:
+            self._made.insert(0, folder / REQUEST)
+            text = json.dumps(request, indent=2, ensure_ascii=False)
+            write_whole(folder / REQUEST, lambda file: file.write_text(text, "utf-8"))
+
+    @staticmethod
+    def request_in(folder: Path) -> dict[str, Any] | None:
+        """What was asked of the study in ``folder``, or None where there is none."""
+        try:
+            return json.loads((folder / REQUEST).read_text("utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError) as error:
+            raise OutputError(folder / REQUEST, f"cannot be read ({error}); choose another folder") from error
+
+    def stop(self) -> int:
+        """How many trials are finished; where none is even begun, what was made here is removed."""
+        files = list((self.folder / TRIALS).iterdir())
+        if not files:
+            for path in self._made:
+                path.rmdir() if path.is_dir() else path.unlink()
+        return sum(file.match("seed *.trial") for file in files)
+
+    def finished(self, tying: str, seed: int) -> Trial | None:
+        """The trial, if it was finished before."""
+        file = self._file(tying, seed, "trial")
+        if not file.exists():
+            return None
+        try:
+            kept = torch.load(file, weights_only=True)
+            return Trial(**kept["numbers"], fields=kept["fields"])
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, UnpicklingError) as error:
+            raise OutputError(
+                file, f"is damaged ({type(error).__name__}); delete it to train this one again"
+            ) from error
+
+    def keep(self, trial: Trial) -> None:
+        """Write the finished trial; its checkpoint has served."""
+        content = {"numbers": trial.numbers, "fields": dict(trial.fields)}
+        write_whole(self._file(trial.tying, trial.seed, "trial"), lambda file: torch.save(content, file))
+        self.checkpoint(trial.tying, trial.seed).unlink(missing_ok=True)
+
+    def checkpoint(self, tying: str, seed: int) -> Path:
+        """Where the trial under way is left from time to time."""
+        return self._file(tying, seed, "checkpoint")
+
+    def _file(self, tying: str, seed: int, kind: str) -> Path:
+        return self.folder / TRIALS / f"seed {seed}, {quote(tying, safe=' ')}.{kind}"
+
+
+def checksum(*splits: Samples | None) -> str:
+    """A digest of all samples, which tells whether data are still the same."""
+    digest = hashlib.sha256()
+    for samples in splits:
+        for part in samples or ():
+            digest.update(f"{part.dtype} {tuple(part.shape)}".encode())
+            digest.update(part.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
