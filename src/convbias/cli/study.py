@@ -25,7 +25,7 @@ with extra("study"):
     from ..study import Run, compare, digits, load_field, load_images, load_model
     from ..study.comparison import SEEDS, TYINGS
     from ..study.data import Data
-    from ..study.report import as_dict, legend, table, verdict
+    from ..study.report import as_dict, legend, recommendation, table, verdict
     from ..study.runs import checksum
 
 EXAMPLES = """Examples:
@@ -163,7 +163,8 @@ def study(
         name, error = given.baseline
         to_stdout.print(f"\nFor comparison, {name}: {error:.3f}.")
     to_stdout.print(f"\n{verdict(found)}", style="bold", markup=False)
-    to_stdout.print(f"\n{legend(found)}", markup=False)
+    to_stdout.print(f"\n{recommendation(found)}", markup=False)
+    to_stdout.print(f"\n{legend(found)}", style="dim", markup=False)
     to_stderr.print(f"\nWritten: {folder / RESULTS}, {folder / FIGURE}", markup=False)
 
 

@@ -22,7 +22,7 @@ from .data import check_samples
 from .progress import bar
 from .recipe import Recipe, Samples
 from .runs import Run, Trial
-from .statistics import LEVEL, Estimate, differences, estimate, holm, p_value
+from .statistics import LEVEL, Estimate, estimate, holm, p_value, paired
 from .tasks import Classification, Task
 
 TYINGS = ("none", "tied", "tap", "c h + c w", "rank:1", "untied")
@@ -60,11 +60,13 @@ class Study:
     @property
     def rows(self) -> tuple[Row, ...]:
         """The table, in the order of the tyings."""
-        errors: dict[str, dict[int, float]] = {}
-        for trial in self.trials:
-            errors.setdefault(trial.tying, {})[trial.seed] = trial.error
+        errors = self.errors
         parameters = {trial.tying: trial.parameters for trial in self.trials}
-        apart = {tying: _from_reference(tying, errors) for tying in errors}
+        reference = errors.get(REFERENCE, {})
+        apart = {
+            tying: [] if tying == REFERENCE else paired(by_seed, reference)
+            for tying, by_seed in errors.items()
+        }
         corrected = holm([p_value(values) for values in apart.values()])
         return tuple(
             Row(
@@ -76,6 +78,31 @@ class Study:
             )
             for (tying, values), p in zip(apart.items(), corrected, strict=True)
         )
+
+    @property
+    def errors(self) -> dict[str, dict[int, float]]:
+        """The errors by tying and seed."""
+        found: dict[str, dict[int, float]] = {}
+        for trial in self.trials:
+            found.setdefault(trial.tying, {})[trial.seed] = trial.error
+        return found
+
+    @property
+    def choice(self) -> Row:
+        """The tying to take: of those that beat tied, the smallest that the best one is not found to beat.
+
+        Tied, where none is found to be better.
+        """
+        better = [row for row in self.rows if row.found and row.difference and row.difference.mean < 0]
+        if not better:
+            return next(row for row in self.rows if row.tying == REFERENCE)
+        best = min(better, key=lambda row: row.error.mean)
+
+        def as_good(row: Row) -> bool:
+            p = p_value(paired(self.errors[row.tying], self.errors[best.tying]))
+            return p is None or p >= 1 - LEVEL
+
+        return min((row for row in better if row is best or as_good(row)), key=lambda row: row.parameters)
 
     @property
     def fields(self) -> dict[str, Mapping[str, Tensor]]:
@@ -191,13 +218,6 @@ def _seeded(seed: int) -> Generator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-
-
-def _from_reference(tying: str, errors: Mapping[str, Mapping[int, float]]) -> list[float]:
-    """The paired differences, over the seeds that both have: an interrupted study lacks some."""
-    reference = errors.get(REFERENCE, {})
-    seeds = [seed for seed in errors[tying] if seed in reference and tying != REFERENCE]
-    return differences([errors[tying][seed] for seed in seeds], [reference[seed] for seed in seeds])
 
 
 def _with_reference(tyings: Sequence[bool | str | Tying]) -> list[Tying]:

@@ -54,6 +54,24 @@ def verdict(study: Study) -> str:
     return " ".join(filter(None, said))
 
 
+def recommendation(study: Study) -> str:
+    """Which tying to take, why, and the code that does."""
+    row, best = study.choice, min(study.rows, key=lambda r: r.error.mean)
+    if row.tying == REFERENCE:
+        return f"Take {REFERENCE}: with these seeds and this data nothing is found to be better."
+    gain = f"{-_mean(row):.3f} below {REFERENCE} ({-_mean(row) / (row.error.mean - _mean(row)):.0%})"
+    why = "no other has a lower error"
+    if best != row:
+        why = (
+            f"{_spelled(best)} has the lowest error, with {best.parameters:,}, but is not found to be better"
+        )
+    return (
+        f"Take {_spelled(row)}: {gain}, with {row.parameters:,} parameters; {why}.\n\n"
+        f"    retied = convbias.retie(model, {row.tying!r}, example_inputs)\n"
+        "    model = retied.model"
+    )
+
+
 def legend(study: Study) -> str:
     """How to read the table's numbers."""
     seeds = len({trial.seed for trial in study.trials})
@@ -78,6 +96,7 @@ def as_dict(study: Study, data: Data) -> dict[str, Any]:
         "recipe": asdict(study.recipe),
         "rows": [asdict(row) for row in study.rows],
         "verdict": verdict(study),
+        "recommendation": recommendation(study),
         "trials": [trial.numbers for trial in study.trials],
     }
 

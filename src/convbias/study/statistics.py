@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import extra
@@ -46,9 +46,15 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(mean, quantile * deviation / math.sqrt(n))
 
 
-def differences(values: Sequence[float], reference: Sequence[float]) -> list[float]:
-    """``values − reference``, pair by pair: what the seeds have in common drops out."""
-    return [v - r for v, r in zip(values, reference, strict=True)]
+def paired(values: Mapping[int, float], reference: Mapping[int, float]) -> list[float]:
+    """``values − reference``, seed by seed: what the pairs have in common drops out.
+
+    Over the seeds that both have; an interrupted study lacks some.
+
+    >>> paired({0: 1.5, 1: 9.5}, {0: 1.0, 1: 9.0, 2: 4.0})
+    [0.5, 0.5]
+    """
+    return [value - reference[seed] for seed, value in values.items() if seed in reference]
 
 
 def p_value(values: Sequence[float]) -> float | None:
