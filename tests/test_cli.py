@@ -44,7 +44,7 @@ def test_a_study_prints_a_table_and_writes_results_and_figure(convbias_command, 
     assert "1797 images" in err
     assert "1797" not in out
     assert {file.name for file in (tmp_path / "new").iterdir() if file.is_file()} == {
-        *("request.json", "results.json", "fields.png")
+        *("request.json", "results.json", "fields.png", "curves.png")
     }
     report = json.loads((tmp_path / "new" / "results.json").read_text())
     assert [row["tying"] for row in report["rows"]] == ["tied", "untied"]

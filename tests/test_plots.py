@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from convbias import ShapeError
-from convbias.plots import bias_fields, save
+from convbias.plots import bias_fields, learning_curves, save
 
 
 def images(figure: Any) -> list[Any]:
@@ -74,3 +74,15 @@ def test_fields_of_zero_and_in_half_precision_are_drawn(tmp_path: Path) -> None:
     save(bias_fields(fields), tmp_path / "fields.png")
     assert (tmp_path / "fields.png").read_bytes().startswith(b"\x89PNG")
     assert [file.name for file in tmp_path.iterdir()] == ["fields.png"]
+
+
+def test_a_learning_curve_is_the_mean_over_seeds_in_its_range() -> None:
+    figure = learning_curves({"tied": [(3.0, 1.0), (5.0, 2.0)], "": [(4.0, 3.0)]}, "RMSE in K")
+    (axes,) = figure.axes
+    assert [line.get_label() for line in axes.lines] == ["tied", '""']
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[1, 4], [2, 1.5]])
+    heights = np.asarray(axes.collections[0].get_paths()[0].vertices)[:, 1]
+    assert (heights.min(), heights.max()) == (1.0, 5.0)
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "RMSE in K, validation")
+    with pytest.raises(ShapeError, match="has no curve; a validation split is needed"):
+        learning_curves({"tied": [()]}, "RMSE")

@@ -61,6 +61,34 @@ def bias_fields(fields: Mapping[str, Mapping[str, Tensor]]) -> Figure:
     return figure
 
 
+def learning_curves(curves: Mapping[str, Sequence[Sequence[float]]], metric: str) -> Figure:
+    """Validation errors over the epochs: each tying's mean over its trials, and their range as a band.
+
+    ``curves`` gives the curves of each tying, one for each seed, as ``Study.curves`` does.
+
+    Raises ShapeError where there is nothing to draw.
+
+    >>> figure = learning_curves({"tied": [[3.0, 2.0], [4.0, 2.0]], "untied": [[3.0, 1.0]]}, "error in %")
+    >>> [line.get_label() for line in figure.axes[0].lines]
+    ['tied', 'untied']
+    """
+    if not any(curve for of_tying in curves.values() for curve in of_tying):
+        raise ShapeError("curves", dict(curves), "has no curve; a validation split is needed")
+    figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    for tying, of_tying in curves.items():
+        values = torch.tensor([list(curve) for curve in of_tying])
+        epochs = range(1, values.shape[1] + 1)
+        (line,) = axes.plot(epochs, values.mean(0).tolist(), label=tying or '""')
+        axes.fill_between(
+            epochs, values.amin(0).tolist(), values.amax(0).tolist(), color=line.get_color(), alpha=0.15, lw=0
+        )
+    axes.set(xlabel="epoch", ylabel=f"{metric}, validation")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
 def save(figure: Figure, path: str | Path) -> None:
     """Write ``figure`` to ``path``, whole or not at all; the ending gives the format."""
     write_whole(Path(path), lambda unfinished: figure.savefig(unfinished))

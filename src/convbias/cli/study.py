@@ -38,7 +38,8 @@ convbias study --data temperature.npz --task forecast --lead 6 --seeds 3
 
 convbias study --data cells.npz --model nets:make --where 'stem|head.*'
 """
-RESULTS, FIGURE, DEFAULT_FOLDER = "results.json", "fields.png", "convbias-study"
+RESULTS, FIELDS, CURVES = "results.json", "fields.png", "curves.png"
+DEFAULT_FOLDER = "convbias-study"
 
 
 class TaskName(StrEnum):
@@ -153,7 +154,8 @@ def study(
     report = as_dict(found, given)
     text = json.dumps(report, indent=2, ensure_ascii=False)
     write_whole(folder / RESULTS, lambda file: file.write_text(text, "utf-8"))
-    plots.save(plots.bias_fields(found.fields), folder / FIGURE)
+    plots.save(plots.bias_fields(found.fields), folder / FIELDS)
+    plots.save(plots.learning_curves(found.curves, found.metric), folder / CURVES)
     if as_json:
         print(text)
         return
@@ -165,7 +167,7 @@ def study(
     to_stdout.print(f"\n{verdict(found)}", style="bold", markup=False)
     to_stdout.print(f"\n{recommendation(found)}", markup=False)
     to_stdout.print(f"\n{legend(found)}", style="dim", markup=False)
-    to_stderr.print(f"\nWritten: {folder / RESULTS}, {folder / FIGURE}", markup=False)
+    to_stderr.print(f"\nWritten to {folder}: {RESULTS}, {FIELDS}, {CURVES}", markup=False)
 
 
 def _load(options: Options) -> Data:

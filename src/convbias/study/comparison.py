@@ -105,6 +105,14 @@ class Study:
         return min((row for row in better if row is best or as_good(row)), key=lambda row: row.parameters)
 
     @property
+    def curves(self) -> dict[str, list[tuple[float, ...]]]:
+        """The validation errors after each epoch, by tying, for every seed."""
+        found: dict[str, list[tuple[float, ...]]] = {}
+        for trial in self.trials:
+            found.setdefault(trial.tying, []).append(trial.curve)
+        return found
+
+    @property
     def fields(self) -> dict[str, Mapping[str, Tensor]]:
         """The bias fields (C, *out) that the first seed learned, by tying and layer."""
         first = self.trials[0].seed
