@@ -80,7 +80,7 @@ def test_a_learning_curve_is_the_mean_over_seeds_in_its_range() -> None:
     figure = learning_curves({"tied": [(3.0, 1.0), (5.0, 2.0)], "": [(4.0, 3.0)]}, "RMSE in K")
     (axes,) = figure.axes
     assert [line.get_label() for line in axes.lines] == ["tied", '""']
-    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[1, 4], [2, 1.5]])
+    np.testing.assert_allclose(np.asarray(axes.lines[0].get_xydata()), [[1, 4], [2, 1.5]])
     heights = np.asarray(axes.collections[0].get_paths()[0].vertices)[:, 1]
     assert (heights.min(), heights.max()) == (1.0, 5.0)
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "RMSE in K, validation")
