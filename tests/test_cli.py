@@ -51,6 +51,14 @@ def test_a_study_prints_a_table_and_writes_results_and_figure(convbias_command, 
     assert f"{report['rows'][1]['error']['mean']:.3f}" == lines[2][2]
 
 
+def test_one_seed_gets_no_recommendation(convbias_command, tmp_path: Path) -> None:
+    _, out, _ = convbias_command("study", "--epochs", 1, "--seeds", 1, "--tying", "tap", "--out", tmp_path)
+    assert "One seed has no interval" in out
+    assert "Take" not in out
+    assert "±" not in out
+    assert json.loads((tmp_path / "results.json").read_text())["recommendation"] is None
+
+
 def test_json_goes_to_stdout_alone(convbias_command, tmp_path: Path) -> None:
     status, out, _ = convbias_command("study", *QUICK, "--json", "--out", tmp_path)
     assert status == 0
@@ -140,6 +148,7 @@ def _cut_idx(folder: Path) -> Path:
         (["--epochs", "0"], "Invalid value for '--epochs'"),
         (["--task", "sing"], "Invalid value for '--task'"),
         (["--nothing"], "No such option"),
+        (["--where", "["], "error: layer '[': where is no regular expression: unterminated"),
     ],
 )
 def test_bad_input_is_one_message_status_2_and_nothing_written(

@@ -165,8 +165,9 @@ def study(
         name, error = given.baseline
         to_stdout.print(f"\nFor comparison, {name}: {error:.3f}.")
     to_stdout.print(f"\n{verdict(found)}", style="bold", markup=False)
-    to_stdout.print(f"\n{recommendation(found)}", markup=False)
-    to_stdout.print(f"\n{legend(found)}", style="dim", markup=False)
+    if options.seeds > 1:
+        to_stdout.print(f"\n{recommendation(found)}", markup=False)
+        to_stdout.print(f"\n{legend(found)}", style="dim", markup=False)
     to_stderr.print(f"\nWritten to {folder}: {RESULTS}, {FIELDS}, {CURVES}", markup=False)
 
 

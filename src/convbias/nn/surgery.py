@@ -144,7 +144,11 @@ def _chosen(model: Module, where: Where) -> dict[str, Module]:
     elif callable(where):
         chosen = {name: m for name, m in found.items() if where(name, m)}
     else:
-        chosen = {name: m for name, m in found.items() if re.fullmatch(where, name)}
+        try:
+            pattern = re.compile(where)
+        except re.error as error:
+            raise SurgeryError(where, f"where is no regular expression: {error}") from error
+        chosen = {name: m for name, m in found.items() if pattern.fullmatch(name)}
     if not chosen:
         raise SurgeryError(
             str(where or ""), f"chooses none of the model's convolutions, which are {list(found)}"

@@ -58,6 +58,11 @@ class Study:
     trials: tuple[Trial, ...]
 
     @property
+    def seeds(self) -> int:
+        """How many seeds were trained."""
+        return len({trial.seed for trial in self.trials})
+
+    @property
     def rows(self) -> tuple[Row, ...]:
         """The table, in the order of the tyings."""
         errors = self.errors

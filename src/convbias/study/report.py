@@ -39,8 +39,7 @@ def table(study: Study) -> Table:
 
 def verdict(study: Study) -> str:
     """What the differences say, and what they do not."""
-    seeds = len({trial.seed for trial in study.trials})
-    if seeds == 1:
+    if study.seeds == 1:
         return "One seed has no interval: nothing can be said. Give --seeds 3 or more."
     found = [row for row in study.rows if row.found]
     hints = [r for r in study.rows if r.difference is not None and r.difference.excludes_zero and not r.found]
@@ -74,9 +73,8 @@ def recommendation(study: Study) -> str:
 
 def legend(study: Study) -> str:
     """How to read the table's numbers."""
-    seeds = len({trial.seed for trial in study.trials})
     return (
-        f"± is Student's {LEVEL:.0%} interval over {seeds} seeds, for each tying by itself. p is of the "
+        f"± is Student's {LEVEL:.0%} interval over {study.seeds} seeds, for each tying by itself. p is of the "
         f"paired t test, corrected for the number of tyings (Holm): below {1 - LEVEL:.2f}, a difference is "
         "found. The split of the data is the same for all seeds."
     )
@@ -96,7 +94,7 @@ def as_dict(study: Study, data: Data) -> dict[str, Any]:
         "recipe": asdict(study.recipe),
         "rows": [asdict(row) for row in study.rows],
         "verdict": verdict(study),
-        "recommendation": recommendation(study),
+        "recommendation": recommendation(study) if study.seeds > 1 else None,
         "trials": [trial.numbers for trial in study.trials],
     }
 
