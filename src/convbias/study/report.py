@@ -74,9 +74,9 @@ def recommendation(study: Study) -> str:
 def legend(study: Study) -> str:
     """How to read the table's numbers."""
     return (
-        f"± is Student's {LEVEL:.0%} interval over {study.seeds} seeds, for each tying by itself. p is of the "
-        f"paired t test, corrected for the number of tyings (Holm): below {1 - LEVEL:.2f}, a difference is "
-        "found. The split of the data is the same for all seeds."
+        f"± is Student's {LEVEL:.0%} interval over {study.seeds} seeds, for each tying by itself. p is of "
+        f"the paired t test, corrected for the number of tyings (Holm): below {1 - LEVEL:.2f}, a difference "
+        "is found. The split of the data is the same for all seeds."
     )
 
 
