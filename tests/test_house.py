@@ -18,11 +18,14 @@ FLOORS = {
     "first": ["affine", "ops"],
     "second": ["functional", "nn", "folding"],
     "names": ["__init__"],
-    "top": ["study", "explaining", "plots", "cli", "__main__"],
+    "top": ["plots", "study", "explaining", "cli", "__main__"],
 }
 HEIGHT = {room: height for height, room in enumerate(room for floor in FLOORS.values() for room in floor)}
 CORE = {"errors", "geometry", "tying", "affine"}
-NOT_WITH_CONVBIAS = ["matplotlib", "sklearn", "scipy", "typer", "rich", "onnx", "onnxscript", "onnxruntime"]
+NOT_WITH_CONVBIAS = [
+    *("matplotlib", "sklearn", "scipy", "typer", "rich", "onnx", "onnxscript", "onnxruntime"),
+    *("xarray", "zarr", "netCDF4", "PIL"),
+]
 MOST_LINES = 400
 
 

@@ -16,13 +16,24 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from convbias.errors import DataError
-from convbias.study import digits, load_field, load_images
-from convbias.study.data import GAP, HISTORY, classification, forecast
+from convbias.study import Data, load
+from convbias.study.data import classification, split_at_random
+from convbias.study.forecast import HISTORY, STEPS_A_DAY, Series, forecast
+from convbias.study.models import small
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(0, 255, (40, 6, 5), dtype=np.uint8)
 LABELS = np.arange(40, dtype=np.int64) % 4
 FIELD = RANDOM.normal(280, 5, (300, 4, 6)).astype(np.float32)
+
+
+def halves(data: Data) -> list[tuple[Tensor, Tensor]]:
+    """The three splits, tensors all."""
+    return [split for split in data.splits.values() if isinstance(split, tuple)]
+
+
+def classified(name: str, images: Tensor, labels: Tensor) -> Data:
+    return classification(name, split_at_random(name, images, labels))
 
 
 def idx(array: np.ndarray[Any, Any], kind: int = 0x08, dtype: str = ">u1") -> bytes:
@@ -31,22 +42,22 @@ def idx(array: np.ndarray[Any, Any], kind: int = 0x08, dtype: str = ">u1") -> by
 
 
 def test_digits_are_all_there_and_split_always_alike() -> None:
-    data, again = digits(), digits()
-    sizes = [len(inputs) for inputs, _ in (data.train, data.validation, data.test)]
+    data, again = load(None), load(None)
+    sizes = [len(inputs) for inputs, _ in halves(data)]
     assert sizes == [1258, 180, 359]
     assert sum(sizes) == 1797
     assert data.train[0].shape[1:] == (1, 8, 8)
     assert_close(data.train[0].mean(), torch.tensor(0.0), atol=1e-5, rtol=0)
     assert_close(data.train[0].std(), torch.tensor(1.0), atol=1e-3, rtol=0)
-    assert all(torch.equal(a, b) for a, b in zip(data.test, again.test, strict=True))
-    assert data.make_model()(data.test[0][:2]).shape == (2, 10)
+    assert all(torch.equal(a, b) for a, b in zip(halves(data)[2], halves(again)[2], strict=True))
+    assert small(data.shape)(data.test[0][:2]).shape == (2, 10)
 
 
 def test_each_sample_is_in_one_split_with_its_label() -> None:
     n = 50
     images = torch.arange(n).float().reshape(n, 1, 1, 1).expand(n, 1, 4, 4)
-    data = classification("numbered", images, torch.arange(n) % 3)
-    splits = (data.train, data.validation, data.test)
+    data = classified("numbered", images, torch.arange(n) % 3)
+    splits = halves(data)
     spread = images[:, 0, 0, 0].float()
     first = torch.cat([inputs[:, 0, 0, 0] for inputs, _ in splits])
     labels = torch.cat([targets for _, targets in splits])
@@ -59,15 +70,15 @@ def test_each_sample_is_in_one_split_with_its_label() -> None:
 
 
 def test_labels_are_numbered_from_zero() -> None:
-    data = classification("odd", torch.randn(20, 1, 4, 4), torch.arange(20) % 2 * 7 - 3)
-    assert set(torch.cat([data.train[1], data.validation[1], data.test[1]]).tolist()) == {0, 1}
+    data = classified("odd", torch.randn(20, 1, 4, 4), torch.arange(20) % 2 * 7 - 3)
+    assert set(torch.cat([targets for _, targets in halves(data)]).tolist()) == {0, 1}
 
 
 def test_forecast_inputs_and_targets_are_what_they_say() -> None:
     steps, lead = 200, 5
     hours = torch.arange(steps) + 10.0
     field = torch.randn(steps, 3, 4) + 100
-    data = forecast("series", field, lead, hours, unit="K")
+    data = forecast(Series("series", field, hours, unit="K"), lead)
     count = len(data.train[0])
     std = field[: HISTORY + count].std(correction=0)
     now, before, sine, cosine = data.train[0].unbind(1)
@@ -83,15 +94,15 @@ def test_forecast_inputs_and_targets_are_what_they_say() -> None:
     last = field[-len(data.test[0]) :] - field[-len(data.test[0]) - lead : -lead]
     assert data.baseline == ("persistence", pytest.approx(last.square().mean().sqrt().item(), rel=1e-4))
     assert data.task.metric == "RMSE in K"
-    assert data.make_model()(data.test[0]).shape == data.test[1].shape
+    assert small(data.shape)(data.test[0]).shape == data.test[1].shape
 
 
 def test_forecast_splits_do_not_touch() -> None:
     steps, lead = 600, 40
     field = torch.arange(steps).float()[:, None, None].expand(steps, 2, 2).square()
-    data = forecast("squares", field, lead, None)
-    gap = max(GAP, lead + HISTORY)
-    normal = [inputs[:, 0, 0, 0] for inputs, _ in (data.train, data.validation, data.test)]
+    data = forecast(Series("squares", field), lead)
+    gap = max(STEPS_A_DAY, lead + HISTORY)
+    normal = [inputs[:, 0, 0, 0] for inputs, _ in halves(data)]
     count = len(normal[0])
     seen = field[: HISTORY + count, 0, 0].repeat_interleave(4).double()
     mean, std = seen.mean(), seen.std(correction=0)
@@ -106,7 +117,7 @@ def test_a_future_value_changes_no_earlier_input() -> None:
     field = torch.randn(200, 3, 3)
     spoiled = field.clone()
     spoiled[150:] += 50
-    plain, other = forecast("a", field, 3, None), forecast("b", spoiled, 3, None)
+    plain, other = forecast(Series("a", field), 3), forecast(Series("b", spoiled), 3)
     assert torch.equal(plain.train[0], other.train[0])
     assert torch.equal(plain.train[1], other.train[1])
 
@@ -119,9 +130,9 @@ def test_npz_layouts(tmp_path: Path) -> None:
         ("first", np.moveaxis(colour, 3, 1), 3),
     ):
         np.savez(tmp_path / f"{name}.npz", images=images, labels=LABELS[:, None])
-        found = load_images(tmp_path / f"{name}.npz")
+        found = load(tmp_path / f"{name}.npz")
         assert found.train[0].shape[1:] == (channels, 6, 5)
-    first, last = (load_images(tmp_path / f"{name}.npz").test for name in ("first", "last"))
+    first, last = (load(tmp_path / f"{name}.npz").test for name in ("first", "last"))
     assert torch.equal(first[0], last[0])
 
 
@@ -131,7 +142,7 @@ def test_idx_finds_its_labels(tmp_path: Path, ending: str) -> None:
     (tmp_path / f"a-images-idx3-ubyte{ending}").write_bytes(pack(idx(IMAGES)))
     (tmp_path / f"a-labels-idx1-ubyte{ending}").write_bytes(pack(idx(LABELS)))
     np.savez(tmp_path / "same.npz", images=IMAGES, labels=LABELS)
-    found, same = load_images(tmp_path / f"a-images-idx3-ubyte{ending}"), load_images(tmp_path / "same.npz")
+    found, same = load(tmp_path / f"a-images-idx3-ubyte{ending}"), load(tmp_path / "same.npz")
     assert torch.equal(found.train[0], same.train[0])
     assert torch.equal(found.train[1], same.train[1])
 
@@ -142,7 +153,7 @@ def test_idx_of_every_type(tmp_path: Path, kind: int, dtype: str) -> None:
     (tmp_path / "images").write_bytes(idx(numbers, kind, dtype))
     (tmp_path / "labels").write_bytes(idx(LABELS))
     np.savez(tmp_path / "same.npz", images=numbers, labels=LABELS)
-    found, same = load_images(tmp_path / "images"), load_images(tmp_path / "same.npz")
+    found, same = load(tmp_path / "images"), load(tmp_path / "same.npz")
     assert_close(found.train[0], same.train[0])
 
 
@@ -153,7 +164,7 @@ def test_a_field_knows_its_hours(tmp_path: Path) -> None:
     np.savez(tmp_path / "stamps.npz", t=FIELD, time=stamps)
     np.savez(tmp_path / "none.npz", t=FIELD)
     by_hours, by_stamps, without = (
-        load_field(tmp_path / f"{name}.npz", 2) for name in ("hours", "stamps", "none")
+        load(tmp_path / f"{name}.npz", "forecast", lead=2) for name in ("hours", "stamps", "none")
     )
     assert by_hours.train[0].shape[1] == 4
     assert_close(by_hours.train[0], by_stamps.train[0], atol=1e-6, rtol=0)
@@ -190,7 +201,7 @@ def _with(array: np.ndarray[Any, Any], at: tuple[int, ...], value: float) -> np.
 
 BAD_IMAGES = {
     "absent": (lambda folder: folder / "none.npz", "none.npz: no such file"),
-    "folder": (lambda folder: folder, "is a folder; give a file"),
+    "folder": (lambda folder: folder, "has no images in folders, one for each class"),
     "NaN": (
         _save(images=_with(IMAGES, (3, 1, 2), np.nan), labels=LABELS),
         r"1 of 1200 values are NaN or infinite, the first at index \(3, 0, 1, 2\)",
@@ -198,22 +209,21 @@ BAD_IMAGES = {
     "infinity": (_save(images=_with(IMAGES, (3, 1, 2), np.inf), labels=LABELS), "NaN or infinite"),
     "no labels": (
         _save(images=IMAGES),
-        r"needs the arrays 'images' and 'labels', and has images \(40, 6, 5\)",
+        r"needs the arrays 'images' or 'inputs' and 'labels' or 'targets', and has images \(40, 6, 5\)",
     ),
     "fewer labels": (_save(images=IMAGES, labels=LABELS[:30]), "40 inputs but 30 targets"),
     "labels not whole": (_save(images=IMAGES, labels=LABELS / 2), "labels must be whole numbers"),
     "one class": (_save(images=IMAGES, labels=LABELS * 0), r"all labels are \[0\]"),
-    "few": (_save(images=IMAGES[:9], labels=LABELS[:9]), "9 images; the three splits need 10"),
+    "few": (_save(images=IMAGES[:9], labels=LABELS[:9]), "9 samples; the three splits need 10"),
     "none at all": (_save(images=IMAGES[:0], labels=LABELS[:0]), "no samples"),
     "all alike": (_save(images=IMAGES * 0, labels=LABELS), "every value is 0: nothing to learn"),
-    "tiny": (_save(images=IMAGES[:, :3], labels=LABELS), "images of 3×5; the network pools twice"),
     "vectors": (_save(images=IMAGES[:, 0], labels=LABELS), r"images must be .* not \(40, 5\)"),
     "complex": (_save(images=IMAGES * 1j, labels=LABELS), "images must be real numbers, not complex128"),
     "pickled": (_save(images=np.array([{}] * 40), labels=LABELS), "holds what is no plain array"),
     "cut npz": (_cut_npz, "is damaged or no npz file"),
     "not npz": (_bytes(b"nonsense", "data.npz"), "data.npz: "),
-    "neither": (_bytes(b"\x89PNG and so on"), "is neither an npz nor an IDX file"),
-    "empty": (_bytes(b""), "is neither an npz nor an IDX file"),
+    "neither": (_bytes(b"\x89PNG and so on"), "is neither an npz, a NetCDF nor an IDX file"),
+    "empty": (_bytes(b""), "is neither an npz, a NetCDF nor an IDX file"),
     "cut idx": (_bytes(idx(IMAGES)[:-1]), "promises 1200 bytes for .*, and 1199 follow"),
     "longer idx": (_bytes(idx(IMAGES) + b"\0"), "promises 1200 bytes for .*, and 1201 follow"),
     "cut head": (_bytes(idx(IMAGES)[:9]), "is damaged or cut short"),
@@ -233,7 +243,7 @@ BAD_IMAGES = {
 def test_images_that_cannot_be_used(tmp_path: Path, case: str) -> None:
     write, said = BAD_IMAGES[case]
     with pytest.raises(DataError, match=said):
-        load_images(write(tmp_path))
+        load(write(tmp_path))
 
 
 BAD_FIELDS = {
@@ -254,15 +264,15 @@ BAD_FIELDS = {
 def test_fields_that_cannot_be_used(tmp_path: Path, case: str) -> None:
     write, lead, said = BAD_FIELDS[case]
     with pytest.raises(DataError, match=said):
-        load_field(write(tmp_path), lead)
+        load(write(tmp_path), "forecast", lead=lead)
 
 
 def test_real_data_is_read(shared_data: Path) -> None:
-    weather = load_field(shared_data / "era5_t2m_uk_2019_03.npz", 6)
+    weather = load(shared_data / "era5_t2m_uk_2019_03.npz", "forecast", lead=6)
     assert weather.train[0].shape[1:] == (4, 33, 49)
     assert weather.baseline is not None
     assert weather.baseline[1] == pytest.approx(2.74, abs=0.01)
-    mnist = load_images(shared_data / "t10k-images-idx3-ubyte.gz")
+    mnist = load(shared_data / "t10k-images-idx3-ubyte.gz")
     assert mnist.train[0].shape == (7000, 1, 28, 28)
-    counts: Tensor = torch.cat([mnist.train[1], mnist.validation[1], mnist.test[1]]).bincount()
+    counts: Tensor = torch.cat([targets for _, targets in halves(mnist)]).bincount()
     assert counts.tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]

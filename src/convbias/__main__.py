@@ -2,4 +2,6 @@
 
 from .cli import main
 
-main()
+# Processes of a study that are spawned import this file again.
+if __name__ == "__main__":
+    main()

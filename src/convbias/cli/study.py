@@ -1,11 +1,12 @@
-"""``convbias study``: from the words of the command line to a table, a results file and a figure."""
+"""``convbias study``: from the words of the command line to a table, figures and a report."""
 
 from __future__ import annotations
 
 import itertools
-import json
+import os
 import shlex
-from dataclasses import asdict, dataclass, fields, replace
+import textwrap
+from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -14,19 +15,20 @@ import torch
 
 from .. import __version__
 from ..errors import OutputError, extra
-from ..outputs import write_whole
-from ..tying import parse
 
 with extra("study"):
     import typer
     from rich.console import Console
 
-    from .. import plots
-    from ..study import Run, compare, digits, load_field, load_images, load_model
-    from ..study.comparison import SEEDS, TYINGS
-    from ..study.data import Data
-    from ..study.report import as_dict, legend, recommendation, table, verdict
-    from ..study.runs import checksum
+    from ..study.comparison import SEEDS, TYINGS, compare_on
+    from ..study.crew import Crew, OneByOne, SideBySide
+    from ..study.models import MODELS
+    from ..study.page import write
+    from ..study.ranks import Place, here
+    from ..study.report import as_dict, code, json_text, legend, recommendation, table, verdict
+    from ..study.request import DEFAULT_MODEL, Request
+    from ..study.runs import Run
+    from ..study.samples import checksum
 
 EXAMPLES = """Examples:
 
@@ -34,52 +36,71 @@ convbias study  (the built-in digits)
 
 convbias study --data t10k-images-idx3-ubyte.gz --tying none --tying untied
 
-convbias study --data temperature.npz --task forecast --lead 6 --seeds 3
+convbias study --data temperature.nc --task forecast --lead 6 --model unet
 
-convbias study --data cells.npz --model nets:make --where 'stem|head.*'
+convbias study --data cells --model nets:make --where 'stem|head.*' --tune
+
+torchrun --nproc-per-node=8 -m convbias study --data data:make --model nets:make --ddp
 """
-RESULTS, FIELDS, CURVES = "results.json", "fields.png", "curves.png"
 DEFAULT_FOLDER = "convbias-study"
 
 
-class TaskName(StrEnum):
+class TaskWord(StrEnum):
     """What the network is to do with the data."""
 
     classify = "classify"
+    regress = "regress"
+    segment = "segment"
     forecast = "forecast"
 
 
-@dataclass(frozen=True)
-class Options:
-    """What is asked of a study."""
+class MissingWord(StrEnum):
+    """What to do with NaN that nothing declares as missing."""
 
-    data: str | None
-    task: str
-    lead: int | None
-    model: str | None
-    where: str | None
-    tyings: list[str]
-    seeds: int
-    epochs: int | None
+    refuse = "refuse"
+    mask = "mask"
+
+
+class OptimizerWord(StrEnum):
+    """What descends the loss."""
+
+    adamw = "adamw"
+    sgd = "sgd"
+
+
+class PrecisionWord(StrEnum):
+    """What the network computes in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
 
 
 def study(
     context: typer.Context,
     data: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="npz with images and labels, or with a field (time, h, w); or IDX images, the labels "
-            "beside them. Without it: scikit-learn's digits.",
+            help="npz, IDX (labels beside the images), NetCDF or Zarr; a folder of images, one folder "
+            "for each class; or module:factory, which returns torch Datasets (train, test). Without it: "
+            "scikit-learn's digits.",
             show_default=False,
         ),
     ] = None,
-    task: Annotated[TaskName, typer.Option(help="What to do with the data.")] = TaskName.classify,
+    task: Annotated[TaskWord, typer.Option(help="What to do with the data.")] = TaskWord.classify,
     lead: Annotated[int | None, typer.Option(help="Steps ahead, for forecasts.", show_default=False)] = None,
+    variable: Annotated[
+        str | None, typer.Option(help="The field to forecast.", show_default="the file's only one")
+    ] = None,
+    missing: Annotated[
+        MissingWord,
+        typer.Option(help="NaN that the data do not declare as missing: refused, or left out like those."),
+    ] = MissingWord.refuse,
     model: Annotated[
         str | None,
         typer.Option(
-            help="module:factory, a function that makes your network; it starts in the working directory.",
-            show_default="a small one that fits the data",
+            help=f"{', '.join(MODELS)}; or module:factory, a function that makes your network, looked "
+            "for in the working directory too.",
+            show_default=DEFAULT_MODEL,
         ),
     ] = None,
     where: Annotated[
@@ -92,13 +113,47 @@ def study(
     tying: Annotated[
         list[str] | None,
         typer.Option(
-            help="A bias to compare; repeat it. tied is always compared.", show_default=", ".join(TYINGS)
+            help="A bias to compare; repeat it. tied is always compared.",
+            show_default=", ".join(TYINGS[2]),
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many paired repetitions.")] = SEEDS,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune", help="Choose learning rate and weight decay for each tying, on the validation split."
+        ),
+    ] = False,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the data.", show_default="20, forecasts 25")
     ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Samples in a step.", show_default="64, forecasts 32")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of the optimizer.", show_default="0.002")
+    ] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="Of all but biases.", show_default="0.01")
+    ] = None,
+    optimizer: Annotated[OptimizerWord, typer.Option(help="What descends.")] = OptimizerWord.adamw,
+    precision: Annotated[PrecisionWord, typer.Option(help="bfloat16 is autocast.")] = PrecisionWord.float32,
+    compiled: Annotated[bool, typer.Option("--compile", help="Train through torch.compile.")] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Networks trained side by side.", show_default="one for each core, or each GPU"
+        ),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda or cuda:N.", show_default="the GPUs, if there are any")
+    ] = None,
+    ddp: Annotated[
+        bool, typer.Option("--ddp", help="Under torchrun: all ranks train each network together.")
+    ] = False,
+    fsdp: Annotated[
+        bool, typer.Option("--fsdp", help="As --ddp, with parameters spread over the ranks.")
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(help="A new folder for the results.", show_default="convbias-study, -2, -3 …"),
@@ -111,78 +166,120 @@ def study(
 ) -> None:
     """Which bias pays on my data?
 
-    Trains one network per tying, from the same initial weights and on
-    the same batches, and prints its error on a test split, with the paired
-    difference from tied. What is finished is kept: --resume goes on.
+    Trains your network, or a small one, under each tying, from the same
+    initial weights and on the same batches, and prints its error on a test
+    split, with the paired difference from tied. What is finished is kept:
+    --resume goes on.
     """
-    if resume is None:
-        options = Options(
-            _absolute(data), task.value, lead, model, where, tying or list(TYINGS), seeds, epochs
-        )
-        folder = _new_folder(out)
+    with here(device, together=ddp or fsdp, sharded=fsdp) as place:
+        if resume is None:
+            known = None
+            request = Request(
+                data=_absolute(data),
+                task=task.value,
+                lead=lead,
+                variable=variable,
+                mask=missing == MissingWord.mask,
+                model=model,
+                where=where,
+                tyings=None if tying is None else tuple(tying),
+                seeds=seeds,
+                tune=tune,
+                epochs=epochs,
+                batch_size=batch_size,
+                learning_rate=learning_rate,
+                weight_decay=weight_decay,
+                optimizer=optimizer.value,
+                precision=precision.value,
+                compiled=compiled,
+            )
+            folder = place.told(lambda: _new_folder(out))
+        else:
+            _nothing_else(context)
+            folder = resume
+            known = place.told(lambda: _known_in(folder))
+            request = Request.of(known, folder)
+        _run(request, folder, place, _side_by_side(place, jobs, known), as_json)
+
+
+def _run(request: Request, folder: Path, place: Place, crew: tuple[int, int], as_json: bool) -> None:
+    """The study itself. ``crew`` is how many networks are trained at a time, each with how many threads."""
+    jobs, threads = crew
+    bench = request.bench(place.device, place.team)
+    data = request.loaded
+    asked = {
+        **asdict(request),
+        **{"jobs": jobs, "threads": threads, "device": place.device.type},
+        "checksum": checksum(*data.splits.values()),
+        **{"convbias": __version__, "torch": torch.__version__},
+    }
+    run = place.told(lambda: Run(folder, asked))
+    to_stderr = Console(stderr=True, highlight=False, soft_wrap=True, quiet=not place.leads)
+    to_stderr.print(f"{data.name}: {data.summary}.", markup=False)
+    for note in data.notes:
+        to_stderr.print(note, markup=False)
+    how: Crew = place.crew or OneByOne()
+    if jobs > 1:
+        how = SideBySide(request.bench, place.devices(jobs), threads)
     else:
-        _nothing_else(context)
-        options, folder = _asked_in(resume), resume
-    for spelling in options.tyings:
-        parse(spelling)
-    make_model = None if options.model is None else load_model(options.model)
-    given = _load(options)
-    recipe = given.recipe if options.epochs is None else replace(given.recipe, epochs=options.epochs)
-    same = checksum(given.train, given.validation, given.test)
-    run = Run(
-        folder, {**asdict(options), "checksum": same, "convbias": __version__, "torch": torch.__version__}
-    )
-    to_stderr = Console(stderr=True, highlight=False, soft_wrap=True)
-    to_stderr.print(f"{given.name}: {given.summary}.", markup=False)
+        torch.set_num_threads(threads)
     try:
-        found = compare(
-            *(make_model or given.make_model, given.train, given.test),
-            validation=given.validation,
-            task=given.task,
-            tyings=options.tyings,
-            where=options.where,
-            seeds=options.seeds,
-            recipe=recipe,
+        found = compare_on(
+            bench,
+            request.tyings,
+            seeds=request.seeds,
+            recipe=request.recipe,
+            tune=request.tune,
+            blocks=data.blocks,
             run=run,
+            crew=how,
+            costs=True,
         )
     except BaseException:
-        finished = run.stop()
-        if folder.exists():
-            again = f"convbias study --resume {shlex.quote(str(folder))} goes on"
-            to_stderr.print(f"stopped with {finished} finished trials; {again}", markup=False)
+        if place.leads:
+            finished = run.stop()
+            if folder.exists():
+                again = f"convbias study --resume {shlex.quote(str(folder))} goes on"
+                to_stderr.print(f"stopped with {finished} finished trials; {again}", markup=False)
         raise
-    report = as_dict(found, given)
-    text = json.dumps(report, indent=2, ensure_ascii=False)
-    write_whole(folder / RESULTS, lambda file: file.write_text(text, "utf-8"))
-    plots.save(plots.bias_fields(found.fields), folder / FIELDS)
-    plots.save(plots.learning_curves(found.curves, found.metric), folder / CURVES)
+    if not place.leads:
+        return
+    found = replace(found, notes=(*data.notes, *found.notes))
+    report = as_dict(found, data, asked)
+    written = write(folder, found, data, report)
     if as_json:
-        print(text)
+        print(json_text(report))
         return
     to_stdout = Console(highlight=False)
     to_stdout.print(table(found))
-    if given.baseline is not None:
-        name, error = given.baseline
+    if data.baseline is not None:
+        name, error = data.baseline
         to_stdout.print(f"\nFor comparison, {name}: {error:.3f}.")
     to_stdout.print(f"\n{verdict(found)}", style="bold", markup=False)
-    if options.seeds > 1:
+    if found.seeds > 1:
         to_stdout.print(f"\n{recommendation(found)}", markup=False)
-        to_stdout.print(f"\n{legend(found)}", style="dim", markup=False)
-    to_stderr.print(f"\nWritten to {folder}: {RESULTS}, {FIELDS}, {CURVES}", markup=False)
+        if code(found):
+            to_stdout.print(f"\n{textwrap.indent(code(found), '    ')}", markup=False, soft_wrap=True)
+        to_stdout.print(f"\n{legend(found, data.block)}", style="dim", markup=False)
+    to_stderr.print(f"\nWritten to {folder}: {', '.join(written)}", markup=False)
 
 
-def _load(options: Options) -> Data:
-    if options.task == TaskName.forecast:
-        if options.data is None or options.lead is None:
-            raise ValueError("task=forecast: needs --data FILE with a field (time, h, w) and --lead N")
-        return load_field(options.data, options.lead)
-    if options.lead is not None:
-        raise ValueError(f"lead={options.lead}: only a forecast has one; add --task forecast")
-    return digits() if options.data is None else load_images(options.data)
+def _side_by_side(place: Place, jobs: int | None, known: dict[str, object] | None) -> tuple[int, int]:
+    """How many networks at a time, and threads for each: as before, where a study goes on."""
+    if place.crew is not None or place.team.size > 1:
+        if jobs is not None:
+            raise ValueError(f"jobs={jobs}: torchrun says how many processes there are; leave --jobs out")
+        return 1, torch.get_num_threads()
+    if known is not None:
+        return int(str(known["jobs"])), int(str(known["threads"]))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    at_a_time = jobs or (torch.cuda.device_count() if place.device.type == "cuda" else cores)
+    return at_a_time, max(1, cores // at_a_time)
 
 
-def _absolute(data: Path | None) -> str | None:
-    return None if data is None else str(data.absolute())
+def _absolute(data: str | None) -> str | None:
+    """A path as it is from anywhere; ``module:factory`` as it is."""
+    return str(Path(data).absolute()) if data is not None and Path(data).exists() else data
 
 
 def _new_folder(out: Path | None) -> Path:
@@ -197,19 +294,18 @@ def _new_folder(out: Path | None) -> Path:
     return next(folder for folder in map(Path, names) if not folder.exists())
 
 
-def _asked_in(folder: Path) -> Options:
+def _known_in(folder: Path) -> dict[str, object]:
     asked = Run.request_in(folder)
     if asked is None:
         raise OutputError(folder, "holds no study to resume")
-    try:
-        return Options(**{f.name: asked[f.name] for f in fields(Options)})
-    except KeyError as error:
-        raise OutputError(folder / "request.json", f"lacks {error}; it is not this version's") from error
+    return asked
 
 
 def _nothing_else(context: typer.Context) -> None:
     """Refuse options beside --resume: the study would not be the one that was begun."""
     for name in context.params:
         given = context.get_parameter_source(name)
-        if name not in ("resume", "as_json") and given is not None and given.name == "COMMANDLINE":
-            raise ValueError(f"resume: the folder knows the options; leave --{name} out")
+        if name in ("resume", "as_json", "ddp", "fsdp", "device"):
+            continue
+        if given is not None and given.name == "COMMANDLINE":
+            raise ValueError(f"resume: the folder knows the options; leave --{name.replace('_', '-')} out")

@@ -1,28 +1,34 @@
 """Which tying suits my network and my data: trained under each, compared with error bars."""
 
-from .comparison import Row, Study, compare
+from .bench import Bench
+from .comparison import compare
+from .costs import Cost
 from .data import Data
 from .factories import load_model
-from .files import digits, load_field, load_images
+from .jobs import Trial
 from .recipe import Recipe
-from .runs import Run, Trial
-from .statistics import Estimate
-from .tasks import Classification, Regression, Task
+from .results import Row, Study
+from .runs import Run
+from .sources import load
+from .statistics import Estimate, Interval
+from .tasks import Classification, Regression, Segmentation, Task
 
 __all__ = [
+    "Bench",
     "Classification",
+    "Cost",
     "Data",
     "Estimate",
+    "Interval",
     "Recipe",
     "Regression",
     "Row",
     "Run",
+    "Segmentation",
     "Study",
     "Task",
     "Trial",
     "compare",
-    "digits",
-    "load_field",
-    "load_images",
+    "load",
     "load_model",
 ]

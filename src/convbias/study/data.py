@@ -2,154 +2,194 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final, final
 
 import torch
 from torch import Tensor
-from torch.nn import Module
 
 from ..errors import DataError
-from .models import classifier, forecaster
-from .recipe import Recipe, Samples
-from .tasks import Classification, Regression, Task
+from . import samples
+from .models import Shape
+from .recipe import Recipe
+from .samples import Samples
+from .tasks import IGNORED, Classification, Regression, Segmentation, Task
 
-HOURS_A_DAY = 24.0
-# A forecast sees the field now and this many steps ago.
-HISTORY = 3
-# Steps between the splits of a series, so that one's last target is not the next one's first input.
-GAP = 24
+SPLITS: Final = ("train", "validation", "test")
+Pair = tuple[Tensor, Tensor]
 
 
+@final
+@dataclass(frozen=True)
+class Axis:
+    """The coordinates along one axis of the data, for maps."""
+
+    name: str
+    values: tuple[float, ...]
+    unit: str = ""
+
+
+@final
 @dataclass(frozen=True)
 class Data:
-    """Three splits, the task, and a network and a recipe that fit them.
+    """Three splits, the task, the shape of a network for it, and a recipe that fits.
 
-    ``baseline`` is the error on the test split of a forecast that needs no network.
+    ``baseline`` is the error on the test split of a forecast that needs no network. ``blocks`` numbers the
+    test samples that belong together, ``axes`` are the coordinates of the two axes of maps, and ``notes``
+    say what a reader of the results has to know.
     """
 
     name: str
     summary: str
     task: Task
     train: Samples
-    validation: Samples
+    validation: Samples | None
     test: Samples
-    make_model: Callable[[], Module]
+    shape: Shape
     recipe: Recipe = field(default_factory=Recipe)
     baseline: tuple[str, float] | None = None
+    blocks: Tensor | None = None
+    block: str = "sample"
+    axes: tuple[Axis, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def splits(self) -> dict[str, Samples]:
+        """The splits that there are, by name."""
+        parts = zip(SPLITS, (self.train, self.validation, self.test), strict=True)
+        return {name: part for name, part in parts if part is not None}
 
 
-def classification(name: str, images: Tensor, labels: Tensor) -> Data:
-    """Images (N, C, H, W) and labels (N,), split at random (always alike) into 70, 10 and 20%.
-
-    The images are normalised by the training split's mean and standard deviation.
-    """
-    check_samples(name, images, labels)
-    classes, targets = labels.unique(return_inverse=True)
-    if len(classes) < 2:
-        raise DataError(name, f"all labels are {classes.tolist()}; a classification needs two classes")
-    channels, size = images.shape[1], (images.shape[2], images.shape[3])
-    if min(size) < 4:
-        raise DataError(name, f"images of {size[0]}×{size[1]}; the network pools twice and needs 4×4")
-    n = len(images)
+def split_at_random(name: str, inputs: Tensor, targets: Tensor) -> dict[str, Pair]:
+    """70, 10 and 20%, always alike."""
+    samples.check(name, (inputs, targets), missing_targets=True)
+    n = len(inputs)
     if n < 10:
-        raise DataError(name, f"{n} images; the three splits need 10 at least")
+        raise DataError(name, f"{n} samples; the three splits need 10 at least")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
     parts = order.tensor_split([round(0.7 * n), round(0.8 * n)])
-    pixels = images.float()
-    mean, std = _mean_and_std(name, pixels[parts[0]])
-    pixels = (pixels - mean) / std
-    train, validation, test = ((pixels[part], targets[part]) for part in parts)
-    return Data(
-        name,
-        f"{n} images of {size[0]}×{size[1]}, {len(classes)} classes; "
-        f"{len(parts[0])} to train, {len(parts[1])} to choose the epoch, {len(parts[2])} to test",
-        Classification(),
-        train,
-        validation,
-        test,
-        lambda: classifier(channels, size, len(classes)),
-    )
+    return {split: (inputs[part], targets[part]) for split, part in zip(SPLITS, parts, strict=True)}
 
 
-def forecast(name: str, series: Tensor, lead: int, hours: Tensor | None, unit: str = "") -> Data:
-    """A field (time, H, W), to be forecast ``lead`` steps ahead: inputs to changes, split in order of time.
+def classification(name: str, splits: Mapping[str, Pair], *, moves: bool = False) -> Data:
+    """Inputs (N, C, *space) and labels (N,) by split, ``validation`` or not.
 
-    Inputs are the field now and three steps ago and, where ``hours`` (time,) is given, the sine and cosine
-    of the time of day; the target is the change over the lead. Normalised by the training split alone;
-    67, 13 and 20% of the series, with a gap of a day between them.
+    Labels are numbered from 0 in their order; inputs are normalised by each channel's mean and standard
+    deviation over the training split. With ``moves``, labels are places of a board, counted row by row.
     """
-    if series.dim() != 3:
-        raise DataError(name, f"a forecast needs a field (time, h, w), not {tuple(series.shape)}")
-    check_finite(name, series)
-    if lead < 1:
-        raise DataError("lead", f"{lead}: must be 1 or more steps")
-    steps = len(series)
-    gap = max(GAP, lead + HISTORY)
-    bounds = [(HISTORY, round(0.67 * steps)), (round(0.67 * steps) + gap, round(0.8 * steps))]
-    bounds.append((bounds[1][1] + gap, steps - lead))
-    if any(stop - start < 2 for start, stop in bounds):
-        raise DataError(
-            name, f"{steps} steps are too few for a lead of {lead} and the gaps of {gap} between the splits"
-        )
-    series = series.float()
-    mean, std = _mean_and_std(name, series[: bounds[0][1]])
-    now = torch.arange(steps)
-    normal = (series - mean) / std
-    channels = [normal, normal[(now - HISTORY).clamp(min=0)]]
-    if hours is not None:
-        angle = (2 * torch.pi / HOURS_A_DAY) * (hours % HOURS_A_DAY)
-        channels += [wave.float()[:, None, None].expand_as(series) for wave in (angle.sin(), angle.cos())]
-    inputs = torch.stack(channels, 1)
-    change = (series[lead:] - series[:-lead])[:, None]
-    start, stop = bounds[0]
-    scale = change[start:stop].square().mean().sqrt().item()
-    if scale == 0:
-        raise DataError(name, f"the field never changes over {lead} steps: nothing to forecast")
-    splits = [(inputs[start:stop], change[start:stop] / scale) for start, stop in bounds]
-    height, width = series.shape[1:]
-    counts = [stop - start for start, stop in bounds]
-    task = Regression(scale, unit)
-    target = splits[2][1]
-    return Data(
-        name,
-        f"a field of {height}×{width}, {steps} steps, {lead} ahead; "
-        f"{counts[0]} to train, {counts[1]} to choose the epoch, {counts[2]} to test",
-        task,
-        *splits,
-        make_model=lambda: forecaster(len(channels)),
-        recipe=Recipe(epochs=25, batch_size=32),
-        baseline=("persistence", task.error(torch.zeros_like(target), target)),
-    )
+    known = torch.cat([targets for _, targets in splits.values()]).unique()
+    if moves:
+        places = torch.Size(splits["train"][0].shape[2:]).numel()
+        if known[0] < 0 or known[-1] >= places:
+            raise DataError(name, f"labels from {known[0]} to {known[-1]} are no places of {places}")
+        return _data(name, splits, Classification(unseen=True), places, f"{places} places")
+    if len(known) < 2:
+        raise DataError(name, f"all labels are {known.tolist()}; a classification needs two classes")
+    numbered = {
+        split: (inputs, torch.searchsorted(known, targets)) for split, (inputs, targets) in splits.items()
+    }
+    return _data(name, numbered, Classification(), len(known), f"{len(known)} classes")
 
 
-def check_samples(name: str, inputs: Tensor, targets: Tensor) -> None:
-    """Raise DataError for samples that cannot be trained on."""
-    if len(inputs) != len(targets):
-        raise DataError(name, f"{len(inputs)} inputs but {len(targets)} targets; one each is needed")
-    if len(inputs) == 0:
-        raise DataError(name, "no samples")
-    check_finite(name, inputs)
-    check_finite(name, targets)
+def segmentation(name: str, splits: Mapping[str, Pair]) -> Data:
+    """Inputs (N, C, *space) and labels (N, *space), negative or 255 where there is none."""
+    labelled: dict[str, Pair] = {}
+    for split, (inputs, targets) in splits.items():
+        if targets.shape[1:] != inputs.shape[2:]:
+            raise DataError(
+                name,
+                f"labels {tuple(targets.shape)} for inputs {tuple(inputs.shape)}; each place needs one",
+            )
+        targets = targets.long()
+        labelled[split] = (inputs, targets.masked_fill((targets < 0) | (targets == 255), IGNORED))
+    classes = 1 + max(int(targets.max()) for _, targets in labelled.values())
+    if classes < 2:
+        raise DataError(name, "there is one class alone; a segmentation needs two")
+    return _data(name, labelled, Segmentation(classes), classes, f"{classes} classes", dense=True)
 
 
-def check_finite(name: str, values: Tensor) -> None:
-    """Raise DataError where a value is missing, saying how many and where the first is."""
-    if not values.is_floating_point():
-        return
-    missing = ~values.isfinite()
-    if missing.any():
-        count, first = int(missing.sum()), tuple(missing.nonzero()[0].tolist())
+def regression(name: str, splits: Mapping[str, Pair], *, missing: bool = False) -> Data:
+    """Inputs (N, C, *space) and values (N,), (N, T) or (N, T, *space), normalised by the training split's.
+
+    With ``missing``, targets that are NaN do not count.
+    """
+    targets = {split: t.float()[:, None] if t.dim() == 1 else t.float() for split, (_, t) in splits.items()}
+    first = splits["train"][0]
+    dense = first.dim() > 2 and targets["train"].shape[2:] == first.shape[2:]
+    if not dense and targets["train"].dim() != 2:
         raise DataError(
             name,
-            f"{count} of {values.numel()} values are NaN or infinite, the first at index {first}; "
-            "fill them or cut them out first",
+            f"targets {tuple(targets['train'].shape)} for inputs {tuple(first.shape)}: must be (N,), (N, T), "
+            "or (N, T, *space) with the inputs' own space",
         )
+    known = targets["train"][targets["train"].isfinite()].double()
+    if not len(known) or known.std(correction=0) == 0:
+        raise DataError(name, "the training targets are all alike: nothing to learn")
+    mean, scale = known.mean().item(), known.std(correction=0).item()
+    normal = {split: (x, (targets[split] - mean) / scale) for split, (x, _) in splits.items()}
+    task = Regression(scale, missing=missing)
+    outputs = targets["train"].shape[1]
+    what = f"{outputs} value{'s' * (outputs > 1)} to predict{' at each place' * dense}"
+    # The mean of the training split is what a network has to beat.
+    test = normal["test"][1]
+    guess = task.error(task.tallies(torch.zeros_like(test), test).sum(0)).item()
+    return _data(name, normal, task, outputs, what, dense=dense, baseline=("the training mean", guess))
 
 
-def _mean_and_std(name: str, values: Tensor) -> tuple[Tensor, Tensor]:
-    values = values.double()
-    mean, std = values.mean(), values.std(correction=0)
-    if std == 0:
-        raise DataError(name, f"every value is {mean.item():g}: nothing to learn from")
-    return mean.float(), std.float()
+def _data(
+    name: str,
+    splits: Mapping[str, Pair],
+    task: Task,
+    outputs: int,
+    what: str,
+    dense: bool = False,
+    baseline: tuple[str, float] | None = None,
+) -> Data:
+    for split, (inputs, targets) in splits.items():
+        samples.check(f"{name}, {split}", (inputs, targets), missing_targets=isinstance(task, Regression))
+    normal = normalised(name, splits)
+    first = normal["train"][0]
+    sizes = [f"{len(normal[split][0])} {use}" for split, use in _USES.items() if split in normal]
+    return Data(
+        name,
+        f"{sum(len(inputs) for inputs, _ in splits.values())} samples of "
+        f"{'×'.join(map(str, first.shape[1:]))}, {what}; {', '.join(sizes)}",
+        task,
+        normal["train"],
+        normal.get("validation"),
+        normal["test"],
+        Shape(tuple(first.shape[1:]), outputs, dense),
+        baseline=baseline,
+    )
+
+
+_USES: Final = {"train": "to train", "validation": "to choose the epoch", "test": "to test"}
+
+
+def normalised(name: str, splits: Mapping[str, Pair]) -> dict[str, Pair]:
+    """The splits with inputs of mean 0 and standard deviation 1, channel by channel, by the training split.
+
+    Raises DataError where every channel is constant.
+    """
+    training = splits["train"][0].double()
+    over = (0, *range(2, training.dim()))
+    mean = training.mean(over, keepdim=True)
+    deviation = training.std(over, keepdim=True, correction=0)
+    if (deviation == 0).all():
+        raise DataError(name, f"every value is {mean.flatten()[0].item():g}: nothing to learn from")
+    # A channel that is constant says nothing, and does no harm.
+    deviation = deviation.masked_fill(deviation == 0, 1)
+    return {
+        split: (((inputs.double() - mean) / deviation).float(), targets)
+        for split, (inputs, targets) in splits.items()
+    }
+
+
+def days(hours: Sequence[float] | Tensor) -> Tensor:
+    """The number of the day of each hour since some midnight.
+
+    >>> days([0.0, 23.5, 24.0, 50.0])
+    tensor([0, 0, 1, 2])
+    """
+    return torch.as_tensor(hours).double().div(24).floor().long()

@@ -15,10 +15,14 @@ Advance = Callable[[str, int], None]
 
 
 @contextmanager
-def bar(steps: int) -> Generator[Advance]:
-    """Yield ``advance(what, steps)``, which moves the bar; silent where stderr is no terminal."""
+def bar(total: int, what: str = "epochs", quiet: bool = False) -> Generator[Advance]:
+    """Yield ``advance(now, how_many)``, which moves the bar; silent where stderr is no terminal."""
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("training", total=steps)
-        yield lambda what, by: progress.update(task, advance=by, description=what)
+    columns = (
+        *(TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()),
+        *(TextColumn(f"{what},"), TimeRemainingColumn(), TextColumn("left")),
+    )
+    quiet = quiet or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda now, by: progress.update(task, advance=by, description=now)

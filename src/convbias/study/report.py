@@ -1,113 +1,228 @@
-"""What a study found, for people and for programs."""
+"""What a study found, in words, tables and numbers."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from ..errors import extra
-from .comparison import REFERENCE, Row, Study
 from .data import Data
-from .statistics import LEVEL, Estimate
+from .jobs import Trial
+from .results import KEPT, REFERENCE, Row, Study
+from .statistics import LEVEL, Estimate, Interval, p_value, paired
 
 with extra("study"):
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
 
-def table(study: Study) -> Table:
-    """A line for each tying; the best mean stands out."""
-    found = Table(box=None, pad_edge=False, header_style="bold")
-    found.add_column("tying")
-    found.add_column("parameters", justify="right")
-    found.add_column(study.metric, justify="right")
-    found.add_column(f"minus {REFERENCE}, paired", justify="right")
-    found.add_column("p (Holm)", justify="right")
+# What a line says beside the error.
+MORE = ("over test samples", "as tied", "ms a step", "MiB")
+
+
+def table(study: Study) -> Group:
+    """A line for each tying, what it is worth and then what it takes; the best mean stands out."""
+    worth, takes = (Table(box=None, pad_edge=False, header_style="bold") for _ in range(2))
+    for found in (worth, takes):
+        found.add_column("tying")
+    for name in ("parameters", study.task.metric, f"minus {REFERENCE}, paired", "p (Holm)"):
+        worth.add_column(name, justify="right")
+    for name in MORE:
+        takes.add_column(name, justify="right", no_wrap=True)
     best = min(study.rows, key=lambda row: row.error.mean)
     for row in study.rows:
+        style = "bold" if row is best else ""
         # Spellings are shown as they are typed; Text keeps rich from reading them as markup.
-        found.add_row(
-            Text(_spelled(row)),
-            f"{row.parameters:,}",
-            _written(row.error),
-            "" if row.difference is None else _written(row.difference, sign="+"),
-            "" if row.p is None else f"{row.p:.3f}" if row.p >= 0.0005 else "<0.001",
-            style="bold" if row is best else "",
-        )
-    return found
+        worth.add_row(Text(spelled(row)), *cells(row), style=style)
+        takes.add_row(Text(spelled(row)), *more_cells(study, row), style=style)
+    return Group(worth, Text(), takes)
+
+
+def cells(row: Row) -> list[str]:
+    """Parameters, error, difference and p, as people read them."""
+    p = "" if row.p is None else _probability(row.p)
+    difference = "" if row.difference is None else written(row.difference, sign="+")
+    return [
+        f"{row.parameters:,}",
+        written(row.error),
+        difference,
+        p if row.width is None else f"({p})" * bool(p),
+    ]
+
+
+def more_cells(study: Study, row: Row) -> list[str]:
+    """The interval over test samples, when it catches up, the time and the memory of a step."""
+    cost, reference = study.costs.get(row.label), study.costs.get(REFERENCE)
+    takes = holds = ""
+    if cost is not None and reference is not None:
+        takes = f"{1000 * cost.seconds:.1f} ({cost.seconds / reference.seconds:.2f}×)"
+        if cost.bytes is not None and reference.bytes is not None:
+            holds = f"{cost.bytes / 2**20:.1f} ({cost.bytes / reference.bytes:.2f}×)"
+    late = "never" if any(study.curves[row.label]) else ""
+    caught = late if row.catches_up is None else f"epoch {row.catches_up}"
+    return [between(row.over_samples), caught, takes, holds]
 
 
 def verdict(study: Study) -> str:
     """What the differences say, and what they do not."""
     if study.seeds == 1:
         return "One seed has no interval: nothing can be said. Give --seeds 3 or more."
-    found = [row for row in study.rows if row.found]
-    hints = [r for r in study.rows if r.difference is not None and r.difference.excludes_zero and not r.found]
+    rows = [row for row in study.rows if row.width is None]
+    found = [row for row in rows if row.found]
+    hints = [row for row in rows if row.difference and row.difference.excludes_zero and not row.found]
     said = [
-        _named(f"Better than {REFERENCE}", [row for row in found if _mean(row) < 0]),
-        _named("Worse", [row for row in found if _mean(row) > 0]),
+        _named(f"Better than {REFERENCE}", [row for row in found if row.gain > 0]),
+        _named("Worse", [row for row in found if row.gain < 0]),
         "" if found else f"No difference from {REFERENCE} found.",
-        _named("Perhaps better, more seeds would tell", [row for row in hints if _mean(row) < 0]),
-        _named("Perhaps worse, more seeds would tell", [row for row in hints if _mean(row) > 0]),
+        _named("Perhaps better, more seeds would tell", [row for row in hints if row.gain > 0]),
+        _named("Perhaps worse, more seeds would tell", [row for row in hints if row.gain < 0]),
     ]
     return " ".join(filter(None, said))
 
 
 def recommendation(study: Study) -> str:
-    """Which tying to take, why, and the code that does."""
-    row, best = study.choice, min(study.rows, key=lambda r: r.error.mean)
-    if row.tying == REFERENCE:
+    """Which tying to take and why."""
+    row = study.choice
+    if row.label == REFERENCE:
         return f"Take {REFERENCE}: with these seeds and this data nothing is found to be better."
-    gain = f"{-_mean(row):.3f} below {REFERENCE} ({-_mean(row) / (row.error.mean - _mean(row)):.0%})"
+    best = min((r for r in study.rows if r.width is None), key=lambda r: r.error.mean)
     why = "no other has a lower error"
-    if best != row:
+    if best.label != row.label:
+        kept = f"keeps {row.gain / best.gain:.0%} of its gain"
+        unproven = "is not found to be beaten by it"
         why = (
-            f"{_spelled(best)} has the lowest error, with {best.parameters:,}, but is not found to be better"
+            f"{spelled(best)} has the lowest error, with {best.parameters:,}; {spelled(row)} "
+            f"{kept if row.gain >= KEPT * best.gain else unproven}"
         )
-    return (
-        f"Take {_spelled(row)}: {gain}, with {row.parameters:,} parameters; {why}.\n\n"
-        f"    retied = convbias.retie(model, {row.tying!r}, example_inputs)\n"
-        "    model = retied.model"
+    relative = row.gain / (row.error.mean + row.gain)
+    told = (
+        f"Take {spelled(row)}: {row.gain:.3f} below {REFERENCE} ({relative:.0%}), with {row.parameters:,} "
+        f"parameters; {why}."
     )
+    return " ".join(filter(None, [told, _against_control(study, row)]))
 
 
-def legend(study: Study) -> str:
-    """How to read the table's numbers."""
-    return (
+def code(study: Study) -> str:
+    """Lines of Python that give a network the recommended tying; none for tied."""
+    if study.choice.label == REFERENCE:
+        return ""
+    return f"retied = convbias.retie(model, {study.choice.tying!r}, example_inputs)\nmodel = retied.model"
+
+
+def legend(study: Study, block: str = "sample") -> str:
+    """How to read the tables' numbers."""
+    told = [
         f"± is Student's {LEVEL:.0%} interval over {study.seeds} seeds, for each tying by itself. p is of "
-        f"the paired t test, corrected for the number of tyings (Holm): below {1 - LEVEL:.2f}, a difference "
-        "is found. The split of the data is the same for all seeds."
-    )
+        "the paired t test, corrected for the number of tyings (Holm): below "
+        f"{1 - LEVEL:.2f}, a difference is found. The split of the data is the same for all seeds; the "
+        f"interval over test samples is that of the difference when the {block}s of the test split are "
+        "drawn again (bootstrap), and decides nothing. “As tied” is the epoch at which the mean "
+        "validation error is down to tied's best."
+    ]
+    if any(row.bootstrap for row in study.rows):
+        told.append(
+            "Bootstrap over seeds: "
+            + "; ".join(f"{spelled(r)} {between(r.bootstrap)}" for r in study.rows if r.bootstrap)
+            + "."
+        )
+    threads = {cost.threads for cost in study.costs.values()}
+    if threads:
+        told.append(
+            f"Time and memory are of a training step of {study.recipe.batch_size} samples, measured one "
+            f"after another with nothing beside, {threads.pop()} threads."
+        )
+    return " ".join([*told, *study.notes])
 
 
-def _named(what: str, rows: list[Row]) -> str:
-    return f"{what}: {', '.join(map(_spelled, rows))}." if rows else ""
-
-
-def as_dict(study: Study, data: Data) -> dict[str, Any]:
-    """Everything but the fields, ready for JSON."""
+def as_dict(study: Study, data: Data, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything but the tensors, ready for JSON."""
     return {
         "data": data.name,
         "summary": data.summary,
-        "metric": study.metric,
+        "asked": dict(asked),
+        "metric": study.task.metric,
         "baseline": None if data.baseline is None else dict([data.baseline]),
         "recipe": asdict(study.recipe),
         "rows": [asdict(row) for row in study.rows],
         "verdict": verdict(study),
         "recommendation": recommendation(study) if study.seeds > 1 else None,
+        "code": code(study) if study.seeds > 1 else None,
+        "notes": list(study.notes),
+        "shares": study.shares,
+        "costs": {label: asdict(cost) for label, cost in study.costs.items()},
         "trials": [trial.numbers for trial in study.trials],
     }
 
 
-def _written(value: Estimate, sign: str = "") -> str:
+def json_text(report: Mapping[str, Any]) -> str:
+    """The results as JSON."""
+    return json.dumps(report, indent=2, ensure_ascii=False)
+
+
+def csv_text(study: Study) -> str:
+    """The trials as CSV, a line for each network."""
+    file = io.StringIO()
+    columns = ("tying", "width", "seed", "parameters", "error", "epoch", "threads")
+    learned = ("learning_rate", "weight_decay")
+    lines = csv.writer(file, lineterminator="\n")
+    lines.writerow([*columns, *learned, "metric"])
+
+    def line(trial: Trial) -> list[object]:
+        recipe = [trial.recipe[name] for name in learned]
+        return [*(getattr(trial, name) for name in columns), *recipe, study.task.metric]
+
+    lines.writerows(map(line, study.trials))
+    return file.getvalue()
+
+
+def written(value: Estimate, sign: str = "") -> str:
     """Three digits after the point, which suits per cents and kelvins alike; ± where it is known."""
     mean = f"{value.mean:{sign}.3f}"
     return mean if value.half_width is None else f"{mean} ± {value.half_width:.3f}"
 
 
-def _mean(row: Row) -> float:
-    return 0.0 if row.difference is None else row.difference.mean
+def between(interval: Interval | None) -> str:
+    """An interval's two ends."""
+    return "" if interval is None else f"{interval.low:+.3f} … {interval.high:+.3f}"
 
 
-def _spelled(row: Row) -> str:
-    return row.tying or '""'
+def spelled(row: Row) -> str:
+    """The row's name; the empty spelling is shown in quotes."""
+    return row.label or '""'
+
+
+def _probability(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.0005 else "<0.001"
+
+
+def _named(what: str, rows: list[Row]) -> str:
+    return f"{what}: {', '.join(map(spelled, rows))}." if rows else ""
+
+
+def _against_control(study: Study, row: Row) -> str:
+    """Whether the gain is more than that of a larger network."""
+    control = study.control
+    if control is None:
+        return ""
+    p = p_value(paired(study.errors[row.label], study.errors[control.label]))
+    apart = control.error.mean - row.error.mean
+    told = (
+        f"A tied network of width {control.width} with {control.parameters:,} parameters has "
+        f"{control.error.mean:.3f}: "
+    )
+    if p is None or p >= 1 - LEVEL:
+        return told + "no difference from that is found, so the gain may be that of any larger network."
+    if apart > 0:
+        return (
+            told
+            + f"{spelled(row)} is {apart:.3f} below it (p {_probability(p)}), so it is not the number alone."
+        )
+    return (
+        told
+        + f"that is {-apart:.3f} below {spelled(row)} (p {_probability(p)}): a larger network gains more."
+    )

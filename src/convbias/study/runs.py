@@ -2,50 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, final
-from urllib.parse import quote
 
 import torch
-from torch import Tensor
 
 from ..errors import OutputError
 from ..outputs import writable_folder, write_whole
-from .recipe import Samples
+from .jobs import Job, Trial
 
 REQUEST, TRIALS = "request.json", "trials"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One network: its error on the test split at ``epoch``, the one with the least validation error.
-
-    ``fields`` are the bias fields (C, *out) that it learned, by layer.
-    """
-
-    tying: str
-    seed: int
-    parameters: int
-    error: float
-    epoch: int
-    curve: tuple[float, ...]
-    fields: Mapping[str, Tensor]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Trial) and self.numbers == other.numbers
-
-    __hash__ = None  # pyright: ignore[reportAssignmentType]
-
-    @property
-    def numbers(self) -> dict[str, Any]:
-        """All but the fields."""
-        names = ("tying", "seed", "parameters", "error", "epoch", "curve")
-        return {name: getattr(self, name) for name in names}
 
 
 @final
@@ -86,38 +55,29 @@ class Run:
                 path.rmdir() if path.is_dir() else path.unlink()
         return sum(file.match("seed *.trial") for file in files)
 
-    def finished(self, tying: str, seed: int) -> Trial | None:
+    def finished(self, job: Job) -> Trial | None:
         """The trial, if it was finished before."""
-        file = self._file(tying, seed, "trial")
+        file = self._file(job, "trial")
         if not file.exists():
             return None
         try:
             kept = torch.load(file, weights_only=True)
-            return Trial(**kept["numbers"], fields=kept["fields"])
+            numbers = {**kept["numbers"], "curve": tuple(kept["numbers"]["curve"])}
+            return Trial(**numbers, fields=kept["fields"], tallies=kept["tallies"])
         except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, UnpicklingError) as error:
             raise OutputError(
                 file, f"is damaged ({type(error).__name__}); delete it to train this one again"
             ) from error
 
-    def keep(self, trial: Trial) -> None:
+    def keep(self, job: Job, trial: Trial) -> None:
         """Write the finished trial; its checkpoint has served."""
-        content = {"numbers": trial.numbers, "fields": dict(trial.fields)}
-        write_whole(self._file(trial.tying, trial.seed, "trial"), lambda file: torch.save(content, file))
-        self.checkpoint(trial.tying, trial.seed).unlink(missing_ok=True)
+        content = {"numbers": trial.numbers, "fields": dict(trial.fields), "tallies": trial.tallies}
+        write_whole(self._file(job, "trial"), lambda file: torch.save(content, file))
+        self.checkpoint(job).unlink(missing_ok=True)
 
-    def checkpoint(self, tying: str, seed: int) -> Path:
+    def checkpoint(self, job: Job) -> Path:
         """Where the trial under way is left from time to time."""
-        return self._file(tying, seed, "checkpoint")
+        return self._file(job, "checkpoint")
 
-    def _file(self, tying: str, seed: int, kind: str) -> Path:
-        return self.folder / TRIALS / f"seed {seed}, {quote(tying, safe=' ')}.{kind}"
-
-
-def checksum(*splits: Samples | None) -> str:
-    """A digest of all samples, which tells whether data are still the same."""
-    digest = hashlib.sha256()
-    for samples in splits:
-        for part in samples or ():
-            digest.update(f"{part.dtype} {tuple(part.shape)}".encode())
-            digest.update(part.contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    def _file(self, job: Job, kind: str) -> Path:
+        return self.folder / TRIALS / f"{job.name}.{kind}"

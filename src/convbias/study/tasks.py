@@ -9,9 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+# The class of a place that has none, as in torch's cross-entropy.
+IGNORED = -100
+
 
 class Task(ABC):
-    """A loss for training and an error for judging, the lower the better. Abstract."""
+    """A loss for training and an error for judging, the lower the better. Abstract.
+
+    The error of a set of samples is a function of sums over them, so that it can be had for any part of
+    a split and for samples drawn again.
+    """
 
     @property
     @abstractmethod
@@ -22,18 +29,32 @@ class Task(ABC):
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """What training descends: a scalar, the mean over the batch."""
 
+    def terms(self, target: Tensor) -> int:
+        """Over how many terms the loss of a batch is a mean."""
+        return len(target)
+
     @abstractmethod
-    def error(self, output: Tensor, target: Tensor) -> float:
-        """What the study compares, over all of a split at once."""
+    def tallies(self, output: Tensor, target: Tensor) -> Tensor:
+        """What each sample adds to the error's sums, (N, M) in float64."""
+
+    @abstractmethod
+    def error(self, sums: Tensor) -> Tensor:
+        """The error that sums (…, M) of tallies amount to, (…)."""
 
 
 @dataclass(frozen=True)
 class Classification(Task):
     """Class scores (N, K) against labels (N,): cross-entropy, and the percentage of wrong answers.
 
-    >>> Classification().error(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 0]))
-    50.0
+    ``unseen`` allows labels in the test split that training never shows, as the moves in a board game.
+
+    >>> task = Classification()
+    >>> tallies = task.tallies(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 0]))
+    >>> task.error(tallies.sum(0))
+    tensor(50., dtype=torch.float64)
     """
+
+    unseen: bool = False
 
     @property
     def metric(self) -> str:
@@ -42,29 +63,97 @@ class Classification(Task):
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(output, target)
 
-    def error(self, output: Tensor, target: Tensor) -> float:
-        return 100 * (output.argmax(1) != target).double().mean().item()
+    def tallies(self, output: Tensor, target: Tensor) -> Tensor:
+        wrong = (output.argmax(1) != target).double()
+        return torch.stack([wrong, torch.ones_like(wrong)], 1)
+
+    def error(self, sums: Tensor) -> Tensor:
+        return 100 * sums[..., 0] / sums[..., 1]
+
+
+@dataclass(frozen=True)
+class Segmentation(Task):
+    """Class scores (N, K, *space) for each place against labels (N, *space), −100 where there is none.
+
+    Cross-entropy, and 100 minus the mean intersection over union in per cent: of each class that is there
+    or is predicted, the places where truth and prediction agree, over those where either has it.
+
+    >>> task = Segmentation(2)
+    >>> scores = torch.tensor([[[2.0, 2.0], [0.0, 3.0]]])  # predicts 0, 1
+    >>> task.error(task.tallies(scores, torch.tensor([[0, 1]])).sum(0))
+    tensor(0., dtype=torch.float64)
+    >>> task.error(task.tallies(scores, torch.tensor([[1, 1]])).sum(0))
+    tensor(75., dtype=torch.float64)
+    """
+
+    classes: int
+
+    @property
+    def metric(self) -> str:
+        return "100 − mIoU in %"
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        # A batch without any label has no mean.
+        total = F.cross_entropy(output, target, ignore_index=IGNORED, reduction="sum")
+        return total / max(self.terms(target), 1)
+
+    def terms(self, target: Tensor) -> int:
+        return int((target != IGNORED).sum())
+
+    def tallies(self, output: Tensor, target: Tensor) -> Tensor:
+        known = (target != IGNORED).flatten(1)
+        truth, answer = target.flatten(1), output.argmax(1).flatten(1)
+        columns = []
+        for number in range(self.classes):
+            is_true, is_answer = (truth == number) & known, (answer == number) & known
+            columns += [(is_true & is_answer).sum(1), (is_true | is_answer).sum(1)]
+        return torch.stack(columns, 1).double()
+
+    def error(self, sums: Tensor) -> Tensor:
+        both, either = sums[..., 0::2], sums[..., 1::2]
+        there = either > 0
+        return 100 * (1 - (both / either.clamp(min=1)).sum(-1) / there.sum(-1))
 
 
 @dataclass(frozen=True)
 class Regression(Task):
     """Values against values of the same shape: the mean square, and its root times ``scale``.
 
-    ``scale`` turns normalised values back into ``unit``.
+    ``scale`` turns normalised values back into ``unit``. With ``missing``, targets that are NaN count
+    neither in the loss nor in the error.
 
-    >>> Regression(scale=2.0, unit="K").error(torch.zeros(4), torch.ones(4))
-    2.0
+    >>> task = Regression(scale=2.0, unit="K")
+    >>> task.error(task.tallies(torch.zeros(4), torch.ones(4)).sum(0))
+    tensor(2., dtype=torch.float64)
     """
 
     scale: float = 1.0
     unit: str = ""
+    missing: bool = False
 
     @property
     def metric(self) -> str:
         return f"RMSE in {self.unit}" if self.unit else "RMSE"
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        return F.mse_loss(output, target)
+        if not self.missing:
+            return F.mse_loss(output, target)
+        return self._apart(output, target).square().sum() / max(self.terms(target), 1)
 
-    def error(self, output: Tensor, target: Tensor) -> float:
-        return self.scale * torch.sqrt(F.mse_loss(output.double(), target.double())).item()
+    def terms(self, target: Tensor) -> int:
+        return int(target.isfinite().sum()) if self.missing else target.numel()
+
+    def tallies(self, output: Tensor, target: Tensor) -> Tensor:
+        squares = self._apart(output.double(), target.double()).square()
+        places = squares.reshape(len(target), -1)
+        known = target.isfinite().reshape(len(target), -1)
+        return torch.stack([places.sum(1), known.sum(1).double()], 1)
+
+    def error(self, sums: Tensor) -> Tensor:
+        return self.scale * (sums[..., 0] / sums[..., 1]).sqrt()
+
+    def _apart(self, output: Tensor, target: Tensor) -> Tensor:
+        if output.shape != target.shape:
+            raise ValueError(f"outputs {tuple(output.shape)} for targets {tuple(target.shape)}")
+        apart = output - target
+        return torch.where(target.isfinite(), apart, 0) if self.missing else apart

@@ -6,9 +6,10 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor
@@ -16,129 +17,164 @@ from torch.nn import Module
 
 from ..nn import param_groups
 from ..outputs import write_whole
-from .recipe import Recipe, Samples
+from .recipe import Recipe
+from .samples import Samples, batch, count, number_of, seeded
 from .tasks import Task
+from .team import ALONE, Team
 
 EVALUATION_BATCH = 256
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
+MOMENTUM = 0.9
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The error on the test split at ``epoch`` (from 1), and the validation error after each epoch."""
+    """The epoch (from 1) whose state the network now has, and the validation error after each epoch."""
 
-    error: float
     epoch: int
     curve: tuple[float, ...]
 
 
 def train(
-    model: Module,
+    network: Module,
     training: Samples,
     validation: Samples | None,
-    test: Samples,
     task: Task,
     recipe: Recipe,
     seed: int,
+    *,
+    device: torch.device,
+    team: Team = ALONE,
     on_epoch: Callable[[], None] = lambda: None,
     checkpoint: Path | None = None,
 ) -> Trained:
-    """Train ``model`` in place, to the state of the epoch with the least validation error (else the last).
+    """Train ``network`` in place, to the state of the epoch with the least validation error (else the last).
 
-    The batches and whatever the model draws depend on ``seed`` alone; the caller's generator is left as it
-    was. ``checkpoint`` is written after an epoch, ten seconds or more after the last time, and is where
-    training goes on if it is there: with the same numbers as if it had never stopped.
+    The batches of an epoch and whatever is drawn in it depend on ``seed`` and the epoch alone; the caller's
+    generators are left as they were. ``checkpoint`` is written after an epoch, ten seconds or more after
+    the last time, and is where training goes on if it is there: with the same numbers as if it had never
+    stopped.
 
     Raises ValueError where the loss is no longer finite.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        run = _Run(model, recipe, seed)
-        if checkpoint is not None and checkpoint.exists():
-            run.load(torch.load(checkpoint, weights_only=True))
-        for _ in range(run.done):
-            on_epoch()
-        saved = time.monotonic()
-        while run.done < recipe.epochs:
-            run.epoch(training, task)
-            if validation is not None:
-                run.judge(task.error(predict(model, validation[0]), validation[1]))
-            if checkpoint is not None and time.monotonic() - saved >= SECONDS_BETWEEN_CHECKPOINTS:
-                write_whole(checkpoint, lambda file: torch.save(run.state(), file))
-                saved = time.monotonic()
-            on_epoch()
-        run.to_best()
-        return Trained(task.error(predict(model, test[0]), test[1]), run.best_epoch, tuple(run.curve))
-
-
-@final
-class _Run:
-    """A training under way: everything that has to be as it was for it to go on."""
-
-    def __init__(self, model: Module, recipe: Recipe, seed: int) -> None:
-        self.model, self.recipe = model, recipe
-        groups = [group for group in param_groups(model, recipe.weight_decay) if group["params"]]
-        self.optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate)
-        self.order = torch.Generator().manual_seed(seed)
-        self.done = 0
-        self.curve: list[float] = []
-        self.best = math.inf
-        self.best_state: dict[str, Tensor] | None = None
-        self._best_epoch = 0
-
-    @property
-    def best_epoch(self) -> int:
-        return self._best_epoch or self.done
-
-    def epoch(self, training: Samples, task: Task) -> None:
-        inputs, targets = training
-        self.model.train()
-        for batch in torch.randperm(len(inputs), generator=self.order).split(self.recipe.batch_size):
-            loss = task.loss(self.model(inputs[batch]), targets[batch])
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            if not loss.isfinite():
-                raise ValueError(
-                    f"learning_rate={self.recipe.learning_rate}: the loss is {loss.item()} in epoch "
-                    f"{self.done + 1}; lower it"
-                )
-        self.done += 1
-
-    def judge(self, error: float) -> None:
-        self.curve.append(error)
-        if error < self.best:
-            self.best, self._best_epoch = error, self.done
-            self.best_state = copy.deepcopy(self.model.state_dict())
-
-    def to_best(self) -> None:
-        if self.best_state is not None:
-            self.model.load_state_dict(self.best_state)
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "model": dict(self.model.state_dict()),
-            "optimizer": self.optimizer.state_dict(),
-            "order": self.order.get_state(),
-            "generator": torch.get_rng_state(),
-            "done": self.done,
-            "curve": self.curve,
-            "best": (self.best, self._best_epoch),
-            "best_state": None if self.best_state is None else dict(self.best_state),
-        }
-
-    def load(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.order.set_state(state["order"])
-        torch.set_rng_state(state["generator"])
-        self.done, self.curve = state["done"], list(state["curve"])
-        self.best, self._best_epoch = state["best"]
-        self.best_state = state["best_state"]
+    run = Training(network, task, recipe, seed, device, team)
+    if checkpoint is not None:
+        found = team.told(lambda: torch.load(checkpoint, weights_only=True) if checkpoint.exists() else None)
+        if found is not None:
+            run.load(found)
+    for _ in range(run.done):
+        on_epoch()
+    saved = time.monotonic()
+    while run.done < recipe.epochs:
+        run.epoch(training)
+        if validation is not None:
+            run.judge(validation)
+        late = time.monotonic() - saved >= SECONDS_BETWEEN_CHECKPOINTS
+        if checkpoint is not None and team.told(lambda late=late: late):
+            state = run.state()
+            if team.leads:
+                write_whole(checkpoint, lambda file, state=state: torch.save(state, file))
+            saved = time.monotonic()
+        on_epoch()
+    network.load_state_dict(run.best_state or team.state(run.network))
+    return Trained(run.best_epoch or run.done, tuple(run.curve))
 
 
 @torch.no_grad()
-def predict(model: Module, inputs: Tensor) -> Tensor:
-    """The outputs in eval mode, a batch at a time."""
-    model.eval()
-    return torch.cat([model(batch) for batch in inputs.split(EVALUATION_BATCH)])
+def tallies(
+    network: Module,
+    samples: Samples,
+    task: Task,
+    recipe: Recipe,
+    *,
+    device: torch.device,
+    team: Team = ALONE,
+) -> Tensor:
+    """What each sample adds to the task's error, (N, M), with ``network`` in eval mode."""
+    network.eval()
+    found: list[Tensor] = []
+    with seeded("evaluation"), _autocast(recipe, device):
+        for indices in torch.arange(count(samples)).split(EVALUATION_BATCH):
+            mine, counting = team.share(indices)
+            inputs, targets = (part.to(device) for part in batch(samples, mine))
+            found.append(task.tallies(network(inputs), targets)[:counting].cpu())
+    return torch.cat(team.gathered(found))
+
+
+@final
+class Training:
+    """A training under way: everything that has to be as it was for it to go on."""
+
+    def __init__(
+        self, network: Module, task: Task, recipe: Recipe, seed: int, device: torch.device, team: Team = ALONE
+    ) -> None:
+        self.task, self.recipe, self.seed, self.device, self.team = task, recipe, seed, device, team
+        self.network = team.wrapped(network)
+        self.called = cast(Module, torch.compile(self.network)) if recipe.compiled else self.network
+        groups = [group for group in param_groups(self.network, recipe.weight_decay) if group["params"]]
+        self.optimizer = (
+            torch.optim.AdamW(groups, lr=recipe.learning_rate)
+            if recipe.optimizer == "adamw"
+            else torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=MOMENTUM, nesterov=True)
+        )
+        self.done = 0
+        self.curve: list[float] = []
+        self.best = math.inf
+        self.best_epoch = 0
+        self.best_state: dict[str, Tensor] | None = None
+
+    def epoch(self, training: Samples) -> None:
+        generator = torch.Generator().manual_seed(number_of("order", self.seed, self.done))
+        order = torch.randperm(count(training), generator=generator)
+        total = torch.zeros((), device=self.device)
+        self.network.train()
+        with seeded("epoch", self.seed, self.done, self.team.rank):
+            for indices in order.split(self.recipe.batch_size):
+                mine, counting = self.team.share(indices)
+                total += self.step(*batch(training, mine), counting)
+        if not total.isfinite():
+            raise ValueError(
+                f"learning_rate={self.recipe.learning_rate}: the loss is {total.item()} in epoch "
+                f"{self.done + 1}; lower it"
+            )
+        self.done += 1
+
+    def step(self, inputs: Tensor, targets: Tensor, counting: int = 1) -> Tensor:
+        """One step of the optimizer on a batch; the loss. 0 counting: only to take part with the team."""
+        inputs, targets = inputs.to(self.device), targets.to(self.device)
+        with _autocast(self.recipe, self.device):
+            loss = self.task.loss(self.called(inputs), targets)
+        loss = self.team.weighted(loss, self.task.terms(targets) if counting else 0)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def judge(self, validation: Samples) -> None:
+        found = tallies(self.called, validation, self.task, self.recipe, device=self.device, team=self.team)
+        error = self.task.error(found.sum(0)).item()
+        self.curve.append(error)
+        if error < self.best:
+            self.best, self.best_epoch = error, self.done
+            self.best_state = copy.deepcopy(self.team.state(self.network))
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "model": self.team.state(self.network),
+            "optimizer": self.team.optimizer_state(self.network, self.optimizer),
+            "done": self.done,
+            "curve": self.curve,
+            "best": (self.best, self.best_epoch),
+            "best_state": self.best_state,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.team.load(self.network, state["model"])
+        self.team.load_optimizer(self.network, self.optimizer, state["optimizer"])
+        self.done, self.curve = state["done"], list(state["curve"])
+        self.best, self.best_epoch = state["best"]
+        self.best_state = state["best_state"]
+
+
+def _autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
+    return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")

@@ -1,16 +1,14 @@
-"""Figures."""
+"""Bias fields as maps."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .errors import ShapeError, extra
-from .outputs import write_whole
+from ..errors import ShapeError, extra
 
 with extra("plots"):
     from matplotlib.cm import ScalarMappable
@@ -18,6 +16,7 @@ with extra("plots"):
     from matplotlib.figure import Figure
 
 FILTERS = 3
+LAYERS = 4
 COLOURS = "RdBu_r"
 TILE = 1.2  # inches
 MARGIN = 1.2
@@ -25,12 +24,20 @@ MARGIN = 1.2
 QUANTILE = 0.995
 
 
-def bias_fields(fields: Mapping[str, Mapping[str, Tensor]]) -> Figure:
+# The name and the values of an axis.
+Coordinates = tuple[str, Sequence[float]]
+
+
+def bias_fields(
+    fields: Mapping[str, Mapping[str, Tensor]], coordinates: Sequence[Coordinates] = ()
+) -> Figure:
     """Bias fields beside each other: a row for each tying, some filters of each layer in the columns.
 
-    ``fields`` gives, by tying and layer, a bias field (C, *out), as ``Study.fields`` does. In each layer the
-    filters are shown whose fields vary most over space under any tying; a layer's colours mean the same
-    in every row, and white is 0. Lines are drawn as strips, volumes with their slices below each other.
+    ``fields`` gives, by tying and layer, a bias field (C, *out), as ``Study.fields`` does. Four layers are
+    shown, and in each three filters: those whose fields vary most over space under any tying. A layer's
+    colours mean the same in every row, and white is 0. Lines are drawn as strips, volumes with their slices
+    below each other. ``coordinates`` of the vertical and the horizontal axis are written at the fields
+    that have their sizes, the larger ones above and to the right.
 
     Raises ShapeError where there is nothing to draw.
 
@@ -45,6 +52,8 @@ def bias_fields(fields: Mapping[str, Mapping[str, Tensor]]) -> Figure:
             by_layer.setdefault(name, []).append(picture)
     if not by_layer:
         raise ShapeError("fields", dict(fields), "has no bias field; a layer with a bias is needed")
+    kept = sorted(by_layer, key=lambda name: -_spread(by_layer[name]).max().item())[:LAYERS]
+    by_layer = {name: of_layer for name, of_layer in by_layer.items() if name in kept}
     shown = {name: _most_varied(of_layer) for name, of_layer in by_layer.items()}
 
     figure = Figure(figsize=_size(len(fields), sum(map(len, shown.values())), by_layer), dpi=150)
@@ -57,45 +66,17 @@ def bias_fields(fields: Mapping[str, Mapping[str, Tensor]]) -> Figure:
         block = axes[:, first : first + len(channels)]
         first += len(channels)
         rows = [layers.get(name) for layers in pictures.values()]
-        _draw(figure, block, f"layer {name}" if name else "the layer", channels, rows)
+        _draw(figure, block, f"layer {name}" if name else "the layer", channels, rows, coordinates)
     return figure
-
-
-def learning_curves(curves: Mapping[str, Sequence[Sequence[float]]], metric: str) -> Figure:
-    """Validation errors over the epochs: each tying's mean over its trials, and their range as a band.
-
-    ``curves`` gives the curves of each tying, one for each seed, as ``Study.curves`` does.
-
-    Raises ShapeError where there is nothing to draw.
-
-    >>> figure = learning_curves({"tied": [[3.0, 2.0], [4.0, 2.0]], "untied": [[3.0, 1.0]]}, "error in %")
-    >>> [line.get_label() for line in figure.axes[0].lines]
-    ['tied', 'untied']
-    """
-    if not any(curve for of_tying in curves.values() for curve in of_tying):
-        raise ShapeError("curves", dict(curves), "has no curve; a validation split is needed")
-    figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
-    axes = figure.subplots()
-    for tying, of_tying in curves.items():
-        values = torch.tensor([list(curve) for curve in of_tying])
-        epochs = range(1, values.shape[1] + 1)
-        (line,) = axes.plot(epochs, values.mean(0).tolist(), label=tying or '""')
-        axes.fill_between(
-            epochs, values.amin(0).tolist(), values.amax(0).tolist(), color=line.get_color(), alpha=0.15, lw=0
-        )
-    axes.set(xlabel="epoch", ylabel=f"{metric}, validation")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", frameon=False)
-    return figure
-
-
-def save(figure: Figure, path: str | Path) -> None:
-    """Write ``figure`` to ``path``, whole or not at all; the ending gives the format."""
-    write_whole(Path(path), lambda unfinished: figure.savefig(unfinished))
 
 
 def _draw(
-    figure: Figure, block: Any, title: str, channels: Sequence[int], rows: Sequence[Tensor | None]
+    figure: Figure,
+    block: Any,
+    title: str,
+    channels: Sequence[int],
+    rows: Sequence[Tensor | None],
+    coordinates: Sequence[Coordinates],
 ) -> None:
     """One layer: its ``channels`` in the columns of ``block``, a field or none for each row, one scale."""
     sizes = torch.cat([row[list(channels)].abs().flatten() for row in rows if row is not None])
@@ -106,8 +87,10 @@ def _draw(
             axis.set(xticks=[], yticks=[])
             if row is not None:
                 strip = row.shape[1] == 1
+                picture = row[channel].float()
+                on_map = _written_along(axis, axes is block[-1], axis is axes[-1], coordinates, picture)
                 axis.imshow(
-                    row[channel].float().numpy(),
+                    (picture.flip(on_map) if on_map else picture).numpy(),
                     norm=scale,
                     cmap=COLOURS,
                     interpolation="nearest",
@@ -129,9 +112,38 @@ def _flat(field: Tensor) -> Tensor:
     return field[:, None] if field.dim() == 2 else field.flatten(1, -2)
 
 
+def _written_along(
+    axis: Any, lowest: bool, rightmost: bool, coordinates: Sequence[Coordinates], picture: Tensor
+) -> list[int]:
+    """Write the coordinates' ends along the picture, if they are its own; the axes along which to turn it."""
+    if tuple(picture.shape) != tuple(len(values) for _, values in coordinates):
+        return []
+    (down_name, down), (across_name, across) = coordinates
+    turned = [dim for dim, wrong in ((0, down[0] < down[-1]), (1, across[0] > across[-1])) if wrong]
+    height, width = picture.shape
+    if lowest:
+        axis.set_xticks([0, width - 1], _ends(across), fontsize="x-small")
+        axis.set_xlabel(across_name, fontsize="x-small", labelpad=-6)
+    if rightmost:
+        axis.yaxis.tick_right()
+        axis.set_yticks([height - 1, 0], _ends(down), fontsize="x-small")
+        axis.yaxis.set_label_position("right")
+        axis.set_ylabel(down_name, fontsize="x-small", labelpad=-6)
+    return turned
+
+
+def _ends(values: Sequence[float]) -> list[str]:
+    return [f"{value:.4g}" for value in sorted((values[0], values[-1]))]
+
+
+def _spread(pictures: Sequence[Tensor]) -> Tensor:
+    """How much each channel varies over space, at most."""
+    return torch.stack([p.float().flatten(1).std(1, correction=0) for p in pictures]).amax(0)
+
+
 def _most_varied(pictures: Sequence[Tensor]) -> list[int]:
     """The channels whose pictures vary most over space, in order of their number."""
-    spread = torch.stack([p.float().flatten(1).std(1, correction=0) for p in pictures]).amax(0)
+    spread = _spread(pictures)
     return sorted(spread.topk(min(FILTERS, len(spread))).indices.tolist())
 
 

@@ -1,0 +1,116 @@
+"""What a study found: differences, learning curves, and what outputs are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from ..errors import ShapeError, extra
+
+with extra("plots"):
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which the colour-blind can tell apart.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+DASHES = ("-", "--", ":", "-.")
+PARTS = {"data": COLOURS[5], "padding": COLOURS[4], "tied": COLOURS[7], "position": COLOURS[1]}
+
+
+def differences(
+    found: Mapping[str, tuple[float, float | None]], metric: str, reference: str = "tied"
+) -> Figure:
+    """Differences from the reference, a line each: the mean and the half width of its interval, if known.
+
+    >>> figure = differences({"none": (0.1, 0.05), "untied": (-0.3, None)}, "RMSE in K")
+    >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    ['none', 'untied']
+    """
+    figure = Figure(figsize=(6.4, 1.1 + 0.32 * len(found)), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    for height, (mean, half_width) in enumerate(found.values()):
+        axes.errorbar(
+            mean, height, xerr=half_width, fmt="o", color=COLOURS[0] if mean < 0 else COLOURS[1], capsize=3
+        )
+    axes.axvline(0, color="0.4", lw=1)
+    axes.set_yticks(range(len(found)), [name or '""' for name in found])
+    axes.set_ylim(len(found) - 0.5, -0.5)
+    axes.set_xlabel(f"{metric}, minus that of {reference}: to the left is better")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def learning_curves(curves: Mapping[str, Sequence[Sequence[float]]], metric: str) -> Figure:
+    """Validation errors over the epochs: each tying's mean over its trials, and their range as a band.
+
+    ``curves`` gives the curves of each tying, one for each seed, as ``Study.curves`` does.
+
+    Raises ShapeError where there is nothing to draw.
+
+    >>> figure = learning_curves({"tied": [[3.0, 2.0], [4.0, 2.0]], "untied": [[3.0, 1.0]]}, "error in %")
+    >>> [line.get_label() for line in figure.axes[0].lines]
+    ['tied', 'untied']
+    """
+    if not any(curve for of_tying in curves.values() for curve in of_tying):
+        raise ShapeError("curves", dict(curves), "has no curve; a validation split is needed")
+    figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    for number, (tying, of_tying) in enumerate(curves.items()):
+        values = torch.tensor([list(curve) for curve in of_tying])
+        epochs = range(1, values.shape[1] + 1)
+        colour = COLOURS[number % len(COLOURS)]
+        dash = DASHES[number // len(COLOURS) % len(DASHES)]
+        axes.plot(epochs, values.mean(0).tolist(), dash, label=tying or '""', color=colour)
+        axes.fill_between(
+            epochs, values.amin(0).tolist(), values.amax(0).tolist(), color=colour, alpha=0.12, lw=0
+        )
+    axes.set(xlabel="epoch", ylabel=f"{metric}, validation")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
+def decomposition(shares: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
+    """What outputs are made of: a bar for each tying and layer, in its parts, which add up to 1.
+
+    ``shares`` gives, by tying, layer and part, the part's share of the output's variation over space, as
+    ``Study.shares`` does. A part that works against the others reaches below 0.
+
+    Raises ShapeError where there is nothing to draw.
+
+    >>> parts = {"data": 0.7, "padding": 0.1, "tied": 0.0, "position": 0.2}
+    >>> len(decomposition({"untied": {"conv": parts}}).axes[0].patches)
+    4
+    """
+    bars = [(tying, layer) for tying, layers in shares.items() for layer in layers]
+    if not bars:
+        raise ShapeError("shares", dict(shares), "has no layer")
+    layers = list(dict.fromkeys(layer for _, layer in bars))
+    figure = Figure(figsize=(6.4, 1.0 + 0.2 * len(bars) + 0.3 * len(layers)), dpi=150, layout="constrained")
+    panels = figure.subplots(
+        len(layers), sharex=True, squeeze=False, height_ratios=[_count(bars, layer) for layer in layers]
+    )[:, 0]
+    for panel, layer in zip(panels, layers, strict=True):
+        tyings = [tying for tying, of in bars if of == layer]
+        for height, tying in enumerate(tyings):
+            ends = {True: 0.0, False: 0.0}
+            for part, colour in PARTS.items():
+                share = shares[tying][layer][part]
+                panel.barh(
+                    height, share, left=ends[share >= 0], color=colour, label=part if not height else ""
+                )
+                ends[share >= 0] += share
+        panel.set_yticks(range(len(tyings)), [tying or '""' for tying in tyings], fontsize="small")
+        panel.set_ylim(len(tyings) - 0.4, -0.6)
+        panel.set_title(f"layer {layer}" if layer else "the layer", loc="left", fontsize="small")
+        panel.axvline(0, color="0.4", lw=1)
+        panel.spines[["top", "right", "left"]].set_visible(False)
+    panels[-1].set_xlabel("share of the output's variation over space")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
+    return figure
+
+
+def _count(bars: Sequence[tuple[str, str]], layer: str) -> int:
+    return sum(of == layer for _, of in bars)

@@ -1,0 +1,187 @@
+"""The bench that every network of a study is trained on, alike but for the tying."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from ..errors import DataError
+from ..nn import decompose, retie
+from ..nn.biased import Biased
+from ..nn.probe import probe
+from ..nn.surgery import OURS, Where
+from ..tying import Tying
+from . import samples, training
+from .jobs import Job, Trial
+from .samples import Samples, seeded
+from .tasks import Classification, Task
+from .team import ALONE, Team
+
+# How many test samples a trained network is taken apart on.
+TAKEN_APART = 64
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """A network's factory, the data, the task, and where it all runs.
+
+    ``where`` chooses layers as in :func:`convbias.retie`.
+    """
+
+    make_model: Callable[..., Module]
+    train: Samples
+    validation: Samples | None
+    test: Samples
+    task: Task
+    where: Where = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    team: Team = ALONE
+
+    def start(self, seed: int, width: int | None = None) -> Module:
+        """The network with tied biases that every tying starts from."""
+        with seeded("start", seed):
+            return self.make_model() if width is None else self.make_model(width=width)
+
+    def retied(self, job: Job) -> Module:
+        """The start of ``job``: finer tyings than tied are the very same function."""
+        start = self.start(job.seed, job.width)
+        with seeded("retie", job.seed):  # the directions of a rank start at random
+            return retie(start, job.tying, self.example, self.where).model
+
+    def run(
+        self, job: Job, on_epoch: Callable[[], None] = lambda: None, checkpoint: Path | None = None
+    ) -> Trial:
+        """Train one network and judge it."""
+        network = self.retied(job).to(self.device)
+        known = {"device": self.device, "team": self.team}
+        trained = training.train(
+            *(network, self.train, self.validation, self.task, job.recipe, job.seed),
+            **known,
+            on_epoch=on_epoch,
+            checkpoint=checkpoint,
+        )
+        judged_on = self.validation if job.tuning and self.validation is not None else self.test
+        found = training.tallies(network, judged_on, self.task, job.recipe, **known)
+        network.cpu()
+        return Trial(
+            tying=repr(job.tying),
+            seed=job.seed,
+            width=job.width,
+            recipe=asdict(job.recipe),
+            parameters=parameters(network),
+            error=self.task.error(found.sum(0)).item(),
+            epoch=trained.epoch,
+            curve=trained.curve,
+            shares={} if job.tuning else self._shares(network),
+            threads=torch.get_num_threads(),
+            fields={} if job.tuning else self._fields(network),
+            tallies=found[:0] if job.tuning else found,
+        )
+
+    @property
+    def example(self) -> Tensor:
+        """One input."""
+        with seeded("example"):
+            return samples.batch(self.train, torch.tensor([0]))[0]
+
+    @property
+    def base_width(self) -> int | None:
+        """The default of the factory's argument ``width``, if it has one."""
+        try:
+            found = inspect.signature(self.make_model).parameters.get("width")
+        except (TypeError, ValueError):
+            return None
+        return found.default if found is not None and isinstance(found.default, int) else None
+
+    @property
+    def dims(self) -> int:
+        """Of the first convolution: 1 to 3. A network without one has none to compare."""
+        kinds = [*OURS, *OURS.values()]
+        layers = (m for m in self.start(0).modules() if isinstance(m, tuple(kinds)))
+        return next((len(layer.kernel_size) for layer in layers), 2)  # pyright: ignore
+
+    def check(self, tyings: Iterable[Tying]) -> None:
+        """Raise ValueError for what cannot be trained, and warn of layers that keep the bias they had."""
+        missing = bool(getattr(self.task, "missing", False))
+        for name, split in self._splits:
+            samples.check(name, split, missing_targets=missing)
+        if isinstance(self.task, Classification) and not self.task.unseen:
+            _check_classes(self._splits)
+        network = self.start(0)
+        self._check_network(network)
+        for tying in tyings:
+            for row in retie(network, tying, self.example, self.where).report:
+                if row.reason is not None:
+                    warnings.warn(f"under {tying!r}, layer {row}", stacklevel=3)
+
+    @property
+    def _splits(self) -> list[tuple[str, Samples]]:
+        named = (("train", self.train), ("validation", self.validation), ("test", self.test))
+        return [(name, split) for name, split in named if split is not None]
+
+    def _check_network(self, network: Module) -> None:
+        """Raise ValueError for a network that does not take the data, or gives what is no answer."""
+        inputs, targets = samples.some("train", self.train)
+        # The largest target: of classes, the one that a network may have too few outputs for.
+        largest = int(targets.flatten(1).amax(1).argmax() if targets.dim() > 1 else targets.argmax())
+        inputs, targets = (part[largest : largest + 1] for part in (inputs, targets))
+        name = f"model={type(network).__name__}"
+        with torch.no_grad():
+            try:
+                output = copy.deepcopy(network).eval()(inputs)
+            except Exception as error:
+                told = f"{type(error).__name__}: {error}"
+                raise ValueError(f"{name}: does not take the data {tuple(inputs.shape)}, {told}") from error
+            try:
+                self.task.error(self.task.tallies(output, targets).sum(0))
+                self.task.loss(output, targets)
+            except Exception as error:
+                shape = tuple(getattr(output, "shape", ()))
+                raise ValueError(
+                    f"{name}: its outputs {shape} do not suit the targets {tuple(targets.shape)}, "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+
+    def _fields(self, network: Module) -> dict[str, Tensor]:
+        """The bias field of each layer at the size that an input gives it."""
+        layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, Biased)}
+        found: dict[str, Tensor] = {}
+        for name, calls in probe(network, list(layers), self.example).items():
+            input_size, output_size = min(calls.sizes)
+            found[name] = layers[name].bias_field(output_size, input_size=input_size).detach().clone()
+        return found
+
+    def _shares(self, network: Module) -> dict[str, dict[str, float]]:
+        number = min(TAKEN_APART, samples.count(self.test))
+        with seeded("shares"):
+            inputs, _ = samples.batch(self.test, torch.arange(number))
+        return {name: dict(parts.shares) for name, parts in decompose(network, inputs).items()}
+
+
+def parameters(network: Module) -> int:
+    """How many numbers are learned."""
+    return sum(p.numel() for p in network.parameters())
+
+
+def _check_classes(splits: list[tuple[str, Samples]]) -> None:
+    """Raise DataError for classes that training never shows, and so cannot teach."""
+    known = set[Any]()
+    for name, split in splits:
+        labels = set(samples.some(name, split)[1].flatten().tolist())
+        known = known or labels
+        if unseen := sorted(labels - known):
+            raise DataError(
+                name,
+                f"the classes {', '.join(map(str, unseen[:5]))}{' …' if unseen[5:] else ''} are not in the "
+                "training split; leave them out, or give them training samples",
+            )

@@ -1,0 +1,138 @@
+"""A field over time, to be forecast: inputs and targets, split in order of time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, final
+
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+from .data import Axis, Data, days
+from .models import Shape
+from .recipe import Recipe
+from .samples import check_finite
+from .tasks import Regression
+
+HOURS_A_DAY: Final = 24.0
+# A forecast sees the field now and this many steps ago.
+HISTORY: Final = 3
+# Steps a day where nothing tells the time.
+STEPS_A_DAY: Final = 24
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Series:
+    """A field (time, H, W), NaN where a value is missing.
+
+    ``hours`` (time,) counts from some midnight, where the time is known. ``may_miss`` says that missing
+    values are meant.
+    """
+
+    name: str
+    values: Tensor
+    hours: Tensor | None = None
+    unit: str = ""
+    axes: tuple[Axis, ...] = ()
+    may_miss: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def forecast(series: Series, lead: int) -> Data:
+    """``series``, to be forecast ``lead`` steps ahead: from inputs to changes.
+
+    Inputs are the field now and three steps ago and, where the time is known, the sine and cosine of the
+    hour of the day; the target is the change over the lead. Normalised by the training split alone; 67, 13
+    and 20% of the series, with a gap of a day between them, or of the lead and the history where longer.
+    Missing values become the training mean in the inputs, and do not count among the targets.
+    """
+    name, values = series.name, series.values.float()
+    if values.dim() != 3:
+        raise DataError(name, f"a forecast needs a field (time, h, w), not {tuple(values.shape)}")
+    if not series.may_miss:
+        check_finite(name, values)
+    if lead < 1:
+        raise DataError("lead", f"{lead}: must be 1 or more steps")
+    a_day = _steps_a_day(series)
+    bounds = _bounds(name, len(values), lead, max(a_day, lead + HISTORY))
+    known = values.isfinite()
+    seen = values[: bounds[0][1]][known[: bounds[0][1]]].double()
+    if not len(seen) or seen.std(correction=0) == 0:
+        told = f"every value is {seen[0].item():g}" if len(seen) else "every value is missing"
+        raise DataError(name, f"in the training split {told}: nothing to learn from")
+    mean, std = seen.mean().float(), seen.std(correction=0).float()
+    now = torch.arange(len(values))
+    normal = ((values - mean) / std).masked_fill(~known, 0)
+    channels = [normal, normal[(now - HISTORY).clamp(min=0)]]
+    if series.hours is not None:
+        angle = (2 * torch.pi / HOURS_A_DAY) * (series.hours % HOURS_A_DAY)
+        channels += [wave.float()[:, None, None].expand_as(values) for wave in (angle.sin(), angle.cos())]
+    inputs = torch.stack(channels, 1)
+    change = (values[lead:] - values[:-lead])[:, None]
+    start, stop = bounds[0]
+    scale = change[start:stop].square().nanmean().sqrt().item()
+    if not scale > 0:
+        raise DataError(name, f"the field never changes over {lead} steps: nothing to forecast")
+    splits = [(inputs[start:stop], change[start:stop] / scale) for start, stop in bounds]
+    task = Regression(scale, series.unit, missing=not bool(known.all()))
+    counts = [stop - start for start, stop in bounds]
+    when = torch.arange(*bounds[2])
+    hours = when * (HOURS_A_DAY / a_day) if series.hours is None else series.hours[when]
+    notes = [*series.notes]
+    if task.missing:
+        notes.append(
+            f"{1 - known.float().mean().item():.1%} of the values are missing; in the inputs they are the "
+            f"training mean, {mean.item():.6g}, and among the targets they do not count."
+        )
+    return Data(
+        name,
+        f"a field of {values.shape[1]}×{values.shape[2]}, {len(values)} steps, {lead} ahead"
+        f"{_in_hours(series, lead)}; {counts[0]} to train, {counts[1]} to choose the epoch, "
+        f"{counts[2]} to test",
+        task,
+        *splits,
+        shape=Shape(tuple(inputs.shape[1:]), 1, dense=True),
+        recipe=Recipe(epochs=25, batch_size=32),
+        baseline=(
+            "persistence",
+            task.error(task.tallies(0 * splits[2][1].nan_to_num(), splits[2][1]).sum(0)).item(),
+        ),
+        blocks=days(hours),
+        block="day",
+        axes=series.axes,
+        notes=tuple(notes),
+    )
+
+
+def _bounds(name: str, steps: int, lead: int, gap: int) -> list[tuple[int, int]]:
+    """Where the three splits begin and end: one's last target is not the next one's first input."""
+    first, second = round(0.67 * steps), round(0.8 * steps)
+    bounds = [(HISTORY, first), (first + gap, second), (second + gap, steps - lead)]
+    if any(stop - start < 2 for start, stop in bounds):
+        raise DataError(
+            name, f"{steps} steps are too few for a lead of {lead} and the gaps of {gap} between the splits"
+        )
+    return bounds
+
+
+def _steps_a_day(series: Series) -> int:
+    step = _step(series)
+    return STEPS_A_DAY if step is None else max(1, round(HOURS_A_DAY / step))
+
+
+def _step(series: Series) -> float | None:
+    """The hours of a step. Raises DataError where time does not go on."""
+    if series.hours is None or len(series.hours) < 2:
+        return None
+    steps = series.hours.double().diff()
+    if not (steps > 0).all():
+        where = int((steps <= 0).nonzero()[0])
+        raise DataError(series.name, f"time does not go on after step {where}; sort it, each time once")
+    return steps.median().item()
+
+
+def _in_hours(series: Series, lead: int) -> str:
+    step = _step(series)
+    return "" if step is None else f" ({lead * step:g} hours)"

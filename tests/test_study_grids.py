@@ -1,0 +1,200 @@
+"""NetCDF and Zarr: axes by the CF conventions, missing values declared or not, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray
+from torch.testing import assert_close
+
+from convbias.errors import DataError
+from convbias.study import Data, load
+from convbias.study.forecast import Series, forecast
+from convbias.study.samples import count
+
+RANDOM = np.random.default_rng(0)
+STEPS, ROWS, COLUMNS = 300, 4, 6
+FIELD = RANDOM.normal(280, 5, (STEPS, ROWS, COLUMNS)).astype(np.float32)
+HOURS = np.arange(STEPS)
+
+
+def grid(values: Any = FIELD, dims: tuple[str, ...] = ("time", "lat", "lon"), **more: Any) -> xarray.Dataset:
+    """A field as files have it: latitudes from north to south, hourly."""
+    known: dict[str, Any] = {
+        "time": np.datetime64("2019-03-01T05", "ns") + HOURS * np.timedelta64(1, "h"),
+        "lat": ("lat", np.linspace(58, 50, ROWS), {"units": "degrees_north"}),
+        "lon": ("lon", np.linspace(-10, 2, COLUMNS), {"units": "degrees_east"}),
+        **more,
+    }
+    coordinates = {name: value for name, value in known.items() if name in dims}
+    return xarray.Dataset({"t2m": (dims, values, {"units": "K"})}, coordinates)
+
+
+def forecast_of(path: Path, **options: Any) -> Data:
+    return load(path, "forecast", **{"lead": 3, **options})
+
+
+def test_every_format_is_the_same_field(tmp_path: Path) -> None:
+    found = grid()
+    found.to_netcdf(tmp_path / "four.nc", engine="netcdf4")
+    found.to_netcdf(tmp_path / "three.nc", engine="netcdf4", format="NETCDF3_CLASSIC")
+    found.to_zarr(tmp_path / "two.zarr", zarr_format=2, consolidated=True)
+    found.to_zarr(tmp_path / "three.zarr", zarr_format=3, consolidated=False)
+    np.savez(tmp_path / "plain.npz", t=FIELD, time=HOURS + 5)
+    same = forecast_of(tmp_path / "plain.npz")
+    for name in ("four.nc", "three.nc", "two.zarr", "three.zarr"):
+        data = forecast_of(tmp_path / name)
+        assert data.name == f"{name}: t2m"
+        assert data.task.metric == "RMSE in K"
+        assert_close(data.train, same.train, atol=1e-5, rtol=1e-5)
+        assert_close(data.test, same.test, atol=1e-5, rtol=1e-5)
+        assert [axis.name for axis in data.axes] == ["lat", "lon"]
+        assert data.axes[0].values == pytest.approx(np.linspace(58, 50, ROWS))
+        assert data.axes[1].unit == "degrees_east"
+        assert data.notes == ()
+
+
+def test_axes_are_found_by_what_they_say_and_not_by_their_order(tmp_path: Path) -> None:
+    coordinates = {
+        "when": ("when", HOURS, {"units": "hours since 2019-03-01 05:00", "standard_name": "time"}),
+        "north": ("north", np.linspace(0, 9, ROWS), {"axis": "Y"}),
+        "east": ("east", np.linspace(0, 5, COLUMNS), {"axis": "X"}),
+    }
+    odd = xarray.Dataset({"t": (("east", "when", "one", "north"), FIELD.transpose(2, 0, 1)[:, :, None])})
+    odd.assign_coords(coordinates).to_netcdf(tmp_path / "odd.nc")
+    grid().to_netcdf(tmp_path / "plain.nc")
+    assert_close(forecast_of(tmp_path / "odd.nc").train, forecast_of(tmp_path / "plain.nc").train)
+
+
+def test_a_calendar_that_numpy_does_not_have(tmp_path: Path) -> None:
+    time = ("time", HOURS, {"units": "hours since 2019-02-27 05:00", "calendar": "360_day"})
+    grid(time=time).to_netcdf(tmp_path / "model.nc")
+    grid().to_netcdf(tmp_path / "plain.nc")
+    assert_close(forecast_of(tmp_path / "model.nc").train, forecast_of(tmp_path / "plain.nc").train)
+
+
+def test_the_variable_is_chosen(tmp_path: Path) -> None:
+    two = grid().assign(u10=grid()["t2m"] * -2, land=grid()["t2m"][0])
+    two.to_netcdf(tmp_path / "two.nc")
+    with pytest.raises(DataError, match=r"has 2 fields over time and space; --variable chooses of t2m .*u10"):
+        forecast_of(tmp_path / "two.nc")
+    with pytest.raises(DataError, match=r"has no variable t; it has t2m"):
+        forecast_of(tmp_path / "two.nc", variable="t")
+    chosen = forecast_of(tmp_path / "two.nc", variable="u10")
+    assert chosen.name == "two.nc: u10"
+    grid().assign(land=grid()["t2m"][0]).to_netcdf(tmp_path / "one.nc")
+    assert_close(forecast_of(tmp_path / "one.nc").train[0][:, :2], -chosen.train[0][:, :2])
+
+
+GAPS = FIELD.copy()
+GAPS[5:9, 2, 3] = np.nan
+GAPS[:, 0, 0] = np.nan
+
+
+def test_declared_missing_values_are_masked_and_filled_with_the_mean(tmp_path: Path) -> None:
+    packed = {"dtype": "int16", "scale_factor": 0.001, "add_offset": 280.0, "_FillValue": -32768}
+    for name, encoding in (("nan", {}), ("number", {"_FillValue": -999.0}), ("packed", packed)):
+        grid(GAPS).to_netcdf(tmp_path / f"{name}.nc", encoding={"t2m": encoding})
+        data = forecast_of(tmp_path / f"{name}.nc")
+        inputs, targets = data.train
+        assert torch.isfinite(inputs).all()
+        assert (inputs[:, :2, 0, 0] == 0).all()
+        # Steps 3 on are trained on: at 5 to 8 the value is missing, and so is the target 3 before.
+        missing = targets[:, 0].isnan().nonzero().tolist()
+        assert [time for time, *place in missing if place == [2, 3]] == list(range(6))
+        assert {tuple(place) for _, *place in missing} == {(0, 0), (2, 3)}
+        (note,) = data.notes
+        assert note.startswith("4.2% of the values are missing; in the inputs they are the training mean, 2")
+        known = FIELD[3:][: len(inputs)][~np.isnan(GAPS[3:][: len(inputs)])]
+        assert abs(known.mean() - float(note.split("mean, ")[1].split(",")[0])) < 0.1
+        error = data.task.error(data.task.tallies(torch.zeros_like(data.test[1]), data.test[1]).sum(0))
+        assert data.baseline == ("persistence", pytest.approx(error.item()))
+
+
+def test_undeclared_nan_is_refused_unless_it_is_to_be_masked(tmp_path: Path) -> None:
+    undeclared = {"none": {"_FillValue": None}, "other": {"_FillValue": -999.0}}
+    for name, encoding in undeclared.items():
+        path = tmp_path / f"{name}.nc"
+        found = grid(np.where(np.isnan(GAPS), 0, GAPS).astype(np.float32))
+        found.to_netcdf(path, encoding={"t2m": encoding}, engine="netcdf4")
+        _overwrite(path, GAPS)
+        with pytest.raises(DataError, match=r"t2m has NaN that .* --missing mask leaves it out"):
+            forecast_of(path)
+        grid(GAPS).to_netcdf(tmp_path / "declared.nc")
+        masked = forecast_of(path, mask=True)
+        torch.testing.assert_close(
+            masked.train, forecast_of(tmp_path / "declared.nc").train, equal_nan=True, atol=1e-4, rtol=1e-4
+        )
+
+
+def _overwrite(path: Path, values: np.ndarray[Any, Any]) -> None:
+    import netCDF4
+
+    with netCDF4.Dataset(path, "a") as file:
+        variable = file["t2m"]
+        variable.set_auto_mask(False)
+        variable[:] = values
+
+
+def test_npz_takes_mask_too(tmp_path: Path) -> None:
+    np.savez(tmp_path / "gaps.npz", t=GAPS)
+    with pytest.raises(DataError, match="values are NaN or infinite"):
+        forecast_of(tmp_path / "gaps.npz")
+    assert forecast_of(tmp_path / "gaps.npz", mask=True).train[1].isnan().any()
+
+
+@pytest.mark.parametrize("hours", [1, 3, 6])
+def test_days_are_the_files_days(hours: int) -> None:
+    when = torch.arange(400) * float(hours) + 5
+    data = forecast(Series("t", torch.randn(400, 3, 3), when), 2)
+    first = 400 - 2 - count(data.test)
+    expected = (when[first : 400 - 2] / 24).floor().long()
+    assert data.blocks is not None
+    assert torch.equal(data.blocks, expected)
+    gap = 400 - sum(map(count, data.splits.values())) - 3 - 2
+    assert gap == 2 * max(24 // hours, 5)
+    assert f"2 ahead ({2 * hours} hours)" in data.summary
+
+
+BAD: dict[str, tuple[Callable[[Path], object], dict[str, Any], str]] = {
+    "no netcdf": (lambda p: p.write_bytes(b"\x89HDF\r\n\x1a\n and so on"), {}, "is damaged, or no NetCDF"),
+    "cut": (
+        lambda p: (grid().to_netcdf(p), p.write_bytes(p.read_bytes()[:4000])),
+        {},
+        "data.nc: .*damaged|read",
+    ),
+    "lead": (lambda p: grid().to_netcdf(p), {"lead": 299}, "300 steps are too few for a lead of 299"),
+    "a level more": (
+        lambda p: grid(np.stack([FIELD] * 2, 1), ("time", "level", "lat", "lon")).to_netcdf(p),
+        {},
+        r"t2m also has \{'level': 2\}; choose one place there first, as in xarray",
+    ),
+    "no time": (
+        lambda p: grid(FIELD, ("step", "lat", "lon")).to_netcdf(p),
+        {"variable": "t2m"},
+        r"t2m .* has no axis of time that the CF conventions tell",
+    ),
+    "no field": (lambda p: grid(FIELD[0], ("lat", "lon")).to_netcdf(p), {}, "has 0 fields over time and"),
+    "time backwards": (
+        lambda p: grid().isel(time=slice(None, None, -1)).to_netcdf(p),
+        {},
+        "time does not go on after step 0; sort it",
+    ),
+    "all missing": (lambda p: grid(FIELD * np.nan).to_netcdf(p), {}, "every value is missing"),
+    "classify": (lambda p: grid().to_netcdf(p), {"task": "classify"}, "is a field on a grid, for the task"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_is_no_field_is_refused(tmp_path: Path, case: str) -> None:
+    write, options, said = BAD[case]
+    path = tmp_path / "data.nc"
+    write(path)
+    known: dict[str, Any] = {"task": "forecast", "lead": 3, **options}
+    with pytest.raises(DataError, match=said):
+        load(path, known.pop("task"), **({} if "task" in options else known))

@@ -1,0 +1,311 @@
+"""Folders of images, data sets of one's own, splits that are given, and what they are refused for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.testing import assert_close
+
+from convbias.errors import DataError
+from convbias.study import Data, Regression, Segmentation, load
+from convbias.study.samples import batch, checksum, count, some
+
+RANDOM = np.random.default_rng(0)
+IMAGES = RANDOM.integers(0, 255, (40, 6, 5), dtype=np.uint8)
+LABELS = np.arange(40) % 4
+
+
+def write(folder: Path, images: Any = IMAGES, labels: Any = LABELS, ending: str = ".png") -> Path:
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (folder / f"class {label}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"class {label}" / f"{number:03}{ending}")
+    return folder
+
+
+def sizes(data: Data) -> list[int]:
+    return [count(split) for split in data.splits.values()]
+
+
+def by_label(inputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
+    order = torch.argsort(targets, stable=True)
+    return inputs[order], targets[order]
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif", ".bmp", ".PGM"])
+def test_a_folder_of_classes_is_its_images(tmp_path: Path, ending: str) -> None:
+    data = load(write(tmp_path / "cells", ending=ending))
+    np.savez(tmp_path / "same.npz", images=IMAGES[np.argsort(LABELS, kind="stable")], labels=np.sort(LABELS))
+    same = load(tmp_path / "same.npz")
+    assert_close(data.train, same.train)
+    assert_close(data.test, same.test)
+    assert data.summary == same.summary
+
+
+def test_one_image_in_colour_makes_all_coloured(tmp_path: Path) -> None:
+    folder = write(tmp_path / "cells")
+    colour = RANDOM.integers(0, 255, (6, 5, 3), dtype=np.uint8)
+    Image.fromarray(colour).save(folder / "class 0" / "colour.png")
+    assert load(folder).shape.inputs == (3, 6, 5)
+    alpha = np.concatenate([colour, np.full((6, 5, 1), 9, np.uint8)], 2)
+    Image.fromarray(alpha).save(folder / "class 0" / "colour.png")
+    assert load(folder).shape.inputs == (3, 6, 5)
+
+
+def test_sixteen_bits_are_kept(tmp_path: Path) -> None:
+    deep = IMAGES.astype(np.uint16) * 200
+    np.savez(tmp_path / "same.npz", images=deep[np.argsort(LABELS, kind="stable")], labels=np.sort(LABELS))
+    found = load(write(tmp_path / "cells", deep))
+    assert_close(found.train, load(tmp_path / "same.npz").train)
+
+
+def test_folders_may_be_splits(tmp_path: Path) -> None:
+    write(tmp_path / "train", IMAGES[:24], LABELS[:24])
+    write(tmp_path / "test", IMAGES[24:], LABELS[24:])
+    data = load(tmp_path)
+    assert sizes(data) == [21, 3, 16]
+    write(tmp_path / "val", IMAGES[:8], LABELS[:8])
+    data = load(tmp_path)
+    assert sizes(data) == [24, 8, 16]
+    pixels = IMAGES[:24].astype(np.float64)
+    expected = (IMAGES[24:] - pixels.mean()) / pixels.std()
+    inputs, _ = by_label(torch.from_numpy(expected).float(), torch.from_numpy(LABELS[24:]))
+    assert_close(data.test[0][:, 0], inputs)
+
+
+def test_masks_are_segmented(tmp_path: Path) -> None:
+    masks = (IMAGES > 128).astype(np.uint8)
+    masks[0, 0] = 255
+    for name, pictures in (("images", IMAGES), ("masks", masks)):
+        (tmp_path / name).mkdir()
+        for number, picture in enumerate(pictures):
+            Image.fromarray(picture).save(tmp_path / name / f"{number:03}.png")
+    data = load(tmp_path, "segment")
+    np.savez(tmp_path / "same.npz", images=IMAGES, masks=masks)
+    same = load(tmp_path / "same.npz", "segment")
+    assert_close(data.train, same.train)
+    assert data.task == Segmentation(2)
+    assert data.shape.dense
+    every = torch.cat([split[1] for split in data.splits.values() if isinstance(split, tuple)])
+    assert (every == -100).sum() == 5
+    (tmp_path / "masks" / "003.png").unlink()
+    with pytest.raises(DataError, match=r"003\.png: has no mask of its name"):
+        load(tmp_path, "segment")
+
+
+def test_values_are_regressed(tmp_path: Path) -> None:
+    values = RANDOM.normal(5, 2, (40, 2))
+    np.savez(tmp_path / "values.npz", images=IMAGES, targets=values)
+    data = load(tmp_path / "values.npz", "regress")
+    _, targets = data.train
+    assert data.shape.outputs == 2
+    assert_close(targets.mean(), torch.tensor(0.0), atol=1e-5, rtol=0)
+    task = data.task
+    assert isinstance(task, Regression)
+    spread = task.scale * data.test[1].square().mean().sqrt().item()
+    assert data.baseline == ("the training mean", pytest.approx(spread))
+    assert task.scale == pytest.approx(values.std(), rel=0.2)
+    np.savez(tmp_path / "dense.npz", inputs=IMAGES[:, None], targets=IMAGES[:, None] / 9)
+    dense = load(tmp_path / "dense.npz", "regress")
+    assert dense.shape.dense
+    assert_close(dense.train[0], dense.train[1], atol=0.02, rtol=0)
+    np.savez(tmp_path / "one.npz", inputs=IMAGES, targets=values[:, 0])
+    line = load(tmp_path / "one.npz", "regress")
+    assert (line.shape.inputs, line.train[1].shape) == ((6, 5), (28, 1))
+
+
+def test_npz_may_have_splits(tmp_path: Path) -> None:
+    """As MedMNIST's files and Keras's."""
+    halves = {"images": (IMAGES[:24], IMAGES[24:]), "labels": (LABELS[:24, None], LABELS[24:, None])}
+    medical = {f"{s}_{n}": of[i] for n, of in halves.items() for i, s in enumerate(("train", "test"))}
+    keras = {
+        f"{x}_{s}": medical[f"{s}_{n}"] for x, n in zip("xy", halves, strict=True) for s in ("train", "test")
+    }
+    found = []
+    for name, arrays in (("medical", medical), ("keras", keras)):
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+        found.append(load(tmp_path / f"{name}.npz"))
+    assert_close(found[0].train, found[1].train)
+    assert sizes(found[0]) == [21, 3, 16]
+    np.savez(tmp_path / "three.npz", **medical, val_images=IMAGES[:5], val_labels=LABELS[:5])
+    assert sizes(load(tmp_path / "three.npz")) == [24, 5, 16]
+
+
+def test_moves_stay_what_they_are(tmp_path: Path) -> None:
+    np.savez(tmp_path / "go.npz", images=IMAGES[:, :5], labels=np.arange(40) % 20 + 5)
+    data = load(tmp_path / "go.npz", moves=True)
+    assert data.shape.outputs == 25
+    assert {int(t) for _, targets in (data.train, data.test) for t in targets} <= set(range(5, 25))
+    np.savez(tmp_path / "go.npz", images=IMAGES[:, :5], labels=np.arange(40))
+    with pytest.raises(DataError, match="labels from 0 to 39 are no places of 25"):
+        load(tmp_path / "go.npz", moves=True)
+
+
+MODULE = """
+import random
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, IterableDataset
+
+class Squares(Dataset):
+    def __init__(self, n, noise=None):
+        self.n, self.noise = n, noise
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, i):
+        x = torch.full((1, 6, 6), float(i))
+        if self.noise == "torch":
+            x = x + torch.rand(())
+        if self.noise == "numpy":
+            x = x + np.random.rand()
+        if self.noise == "python":
+            x = x + random.random()
+        return x.float(), i % 3
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        yield torch.zeros(1, 6, 6), 0
+
+def two(): return Squares(30), Squares(12)
+def three(): return Squares(30), Squares(6), Squares(12)
+def one(): return Squares(40)
+def tensors(): return tuple((torch.randn(n, 2, 7), torch.arange(n) % 2) for n in (9, 4))
+def values(): return tuple((torch.randn(n, 2, 7), torch.randn(n, 1, 7)) for n in (9, 4))
+def stream(): return Stream()
+def number(): return 3
+def fails(): raise OSError("disk gone")
+def broken(): return [None] * 20, [None] * 20
+def floats(): return tuple((torch.randn(n, 2, 7), torch.randn(n)) for n in (9, 4))
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "my_data.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "my_data", raising=False)
+    return "my_data"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("two", [30, 12]), ("three", [30, 6, 12]), ("one", [28, 4, 8])]
+)
+def test_a_data_set_of_ones_own(module: str, name: str, expected: list[int]) -> None:
+    data = load(f"{module}:{name}")
+    assert sizes(data) == expected
+    assert (data.shape.inputs, data.shape.outputs) == ((1, 6, 6), 3)
+    inputs, targets = batch(data.train, torch.tensor([2, 0]))
+    assert_close(inputs[:, 0, 0, 0].long() % 3, targets)
+
+
+def test_tensors_and_values_of_ones_own(module: str) -> None:
+    assert load(f"{module}:tensors").shape.inputs == (2, 7)
+    found = load(f"{module}:values", "regress")
+    assert (found.shape.outputs, found.shape.dense) == (1, True)
+
+
+@pytest.mark.parametrize("noise", ["torch", "numpy", "python"])
+def test_what_a_data_set_draws_is_drawn_alike_and_changes_nothing_outside(module: str, noise: str) -> None:
+    load(f"{module}:two")
+    squares = sys.modules[module].Squares(20, noise)
+    before = torch.get_rng_state()
+    assert_close(some("a", squares), some("b", squares))
+    assert checksum(squares) == checksum(squares) != checksum(sys.modules[module].Squares(20))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(batch(squares, torch.arange(9))[0], batch(squares, torch.arange(9))[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "said"),
+    [
+        ("stream", "classify", "an IterableDataset cannot be shuffled alike for every tying; index it"),
+        (
+            "number",
+            "classify",
+            r"must return a Dataset, \(train, test\) or \(train, validation, test\), not int",
+        ),
+        ("broken", "classify", "the data set cannot be read, TypeError"),
+        ("floats", "classify", "targets to classify must be whole numbers, not torch.float32"),
+        ("tensors", "regress", "targets to regress must be floating-point numbers, not torch.int64"),
+    ],
+)
+def test_data_sets_that_cannot_be_used(module: str, name: str, task: Any, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        load(f"{module}:{name}", task)
+
+
+def test_a_factory_that_fails_says_so(module: str) -> None:
+    with pytest.raises(ValueError, match=r"data=my_data:fails: the factory failed, OSError: disk gone"):
+        load(f"{module}:fails")
+    with pytest.raises(ValueError, match=r"data=my_data:none: my_data has no function none; it has"):
+        load(f"{module}:none")
+
+
+def _uneven(folder: Path) -> Path:
+    write(folder)
+    Image.fromarray(IMAGES[0, :, :4]).save(folder / "class 1" / "small.png")
+    return folder
+
+
+def _no_image(folder: Path) -> Path:
+    write(folder)
+    (folder / "class 1" / "text.png").write_text("not a picture")
+    return folder
+
+
+BAD: dict[str, tuple[Callable[[Path], Path], Any, str]] = {
+    "sizes": (_uneven, "classify", r"small\.png: is 4×6, and 000\.png is 5×6; a bias that knows its place"),
+    "no image": (_no_image, "classify", r"text\.png: cannot be read as an image"),
+    "empty": (lambda folder: folder, "classify", "has no images in folders, one for each class"),
+    "no masks": (write, "segment", "needs the folders images and masks"),
+    "values": (write, "regress", "has no values to regress"),
+    "a forecast": (write, "forecast", "is no Zarr store; a forecast takes NetCDF, Zarr or npz"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_folders_that_cannot_be_used(tmp_path: Path, case: str) -> None:
+    make, task, said = BAD[case]
+    with pytest.raises(DataError, match=said):
+        load(make(tmp_path), task, lead=1 if task == "forecast" else None)
+
+
+BAD_ARRAYS: dict[str, tuple[dict[str, Any], Any, str]] = {
+    "mask of another size": ({"masks": IMAGES[:, :5] > 9}, "segment", "each place needs one"),
+    "one class": ({"masks": IMAGES * 0}, "segment", "there is one class alone"),
+    "fractions": ({"masks": IMAGES / 2}, "segment", "masks must be whole numbers"),
+    "all alike": ({"targets": np.ones(40)}, "regress", "the training targets are all alike"),
+    "NaN": ({"targets": np.full(40, np.nan)}, "regress", "every target is missing"),
+    "shape": ({"targets": RANDOM.random((40, 2, 3))}, "regress", r"must be \(N,\), \(N, T\), or"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ARRAYS)
+def test_arrays_that_cannot_be_used(tmp_path: Path, case: str) -> None:
+    arrays, task, said = BAD_ARRAYS[case]
+    np.savez(tmp_path / "data.npz", images=IMAGES, **arrays)
+    with pytest.raises(DataError, match=said):
+        load(tmp_path / "data.npz", task)
+
+
+def test_a_task_wants_what_it_wants() -> None:
+    for task, options, said in (
+        ("sing", {}, "task: 'sing': must be one of classify, regress, segment, forecast"),
+        ("classify", {"lead": 3}, "lead: 3: only a forecast has one; the task is classify"),
+        ("segment", {"variable": "t"}, "variable: t: only a forecast has one"),
+        ("segment", {}, "data: none: without data there are the digits, to classify and not to segment"),
+        ("forecast", {"lead": 3}, "task: forecast: needs data with a field"),
+    ):
+        with pytest.raises(DataError, match=said):
+            load(None, task, **options)  # pyright: ignore
