@@ -25,7 +25,8 @@ from . import ops  # noqa: F401  (registers torch.ops.convbias)
 from .errors import ShapeError
 from .geometry import Geometry, Site
 from .ops.activations import check_activation
-from .ops.call import as_arguments
+from .ops.call import Call, as_arguments
+from .ops.route import run
 from .tying import Tying, parse
 from .tying.base import check_shapes
 
@@ -213,6 +214,9 @@ def call(
     activation: str,
 ) -> Tensor:
     """The op, for arguments that have been checked."""
+    if not torch.compiler.is_compiling():
+        # The op's body: what runs at once needs no way through the dispatcher, which takes its time.
+        return run(Call(input, weight, bias, tying, geometry, groups, activation))
     return _OP(
         input,
         weight,

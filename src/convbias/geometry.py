@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from operator import index
 
 import torch
@@ -215,15 +216,21 @@ class Geometry:
             padding = tuple(before for before, _ in self.pads)
             return run(input, weight, bias, self.stride, padding, self.output_padding, groups, self.dilation)
         run = (F.conv1d, F.conv2d, F.conv3d)[self.dims - 1]
-        if self.padding_mode != "zeros":
-            mode, padding = self.padding_mode, (0,) * self.dims
-            around = tuple(p for pair in reversed(self.pads) for p in pair)
-        else:
-            mode, padding = "constant", tuple(min(pair) for pair in self.pads)
-            around = tuple(p - min(pair) for pair in reversed(self.pads) for p in pair)
-        if any(around):
+        padding, around, mode = self._padding
+        if around:
             input = F.pad(input, around, mode)
         return run(input, weight, bias, self.stride, padding, self.dilation, groups)
+
+    @cached_property
+    def _padding(self) -> tuple[tuple[int, ...], tuple[int, ...], str]:
+        """What torch's convolution pads by itself, what is padded before it (last axis first), and how."""
+        if self.padding_mode != "zeros":
+            mode, padding = self.padding_mode, (0,) * self.dims
+        else:
+            mode, padding = "constant", tuple(min(pair) for pair in self.pads)
+        inside = zip(reversed(self.pads), reversed(padding), strict=True)
+        around = tuple(p - done for pair, done in inside for p in pair)
+        return padding, around if any(around) else (), mode
 
     def _span(self, axis: int) -> int:
         return self.dilation[axis] * (self.kernel_size[axis] - 1) + 1

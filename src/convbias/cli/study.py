@@ -274,7 +274,7 @@ def _side_by_side(place: Place, jobs: int | None, known: dict[str, object] | Non
         return int(str(known["jobs"])), int(str(known["threads"]))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     at_a_time = jobs or (torch.cuda.device_count() if place.device.type == "cuda" else cores)
-    return at_a_time, max(1, cores // at_a_time)
+    return at_a_time, max(1, torch.get_num_threads() // at_a_time)
 
 
 def _absolute(data: str | None) -> str | None:

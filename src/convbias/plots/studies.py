@@ -10,6 +10,7 @@ from ..errors import ShapeError, extra
 
 with extra("plots"):
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -66,6 +67,9 @@ def learning_curves(curves: Mapping[str, Sequence[Sequence[float]]], metric: str
             epochs, values.amin(0).tolist(), values.amax(0).tolist(), color=colour, alpha=0.12, lw=0
         )
     axes.set(xlabel="epoch", ylabel=f"{metric}, validation")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if all(error > 0 for of_tying in curves.values() for curve in of_tying for error in curve):
+        axes.set_yscale("log")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", frameon=False)
     return figure

@@ -87,6 +87,7 @@ class SideBySide(Crew):
                 try:
                     kind, content = worker.recv()
                 except EOFError:
+                    workers[worker].join()
                     raise ValueError(
                         f"{_told(job)}: the process that trained it ended (exit status "
                         f"{workers[worker].exitcode}), perhaps for want of memory; --jobs 1 needs less"

@@ -57,6 +57,10 @@ class Request:
                 "for make() in nets.py"
             )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The words alone: another process loads for itself."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
     @classmethod
     def of(cls, known: dict[str, Any], folder: Path) -> Self:
         """The request that a run's folder holds."""
