@@ -208,6 +208,24 @@ def test_an_interrupted_study_is_resumed_to_the_same_results(
     assert json.loads((tmp_path / "run" / "results.json").read_text()) == json.loads(out)
 
 
+@pytest.mark.parametrize("most_bytes", [6_000, 30_000])
+def test_a_disk_that_is_full_is_said_and_what_is_finished_is_kept(tmp_path: Path, most_bytes: int) -> None:
+    """No trial can be written, and then no figure: a limit on a file's size stands for the disk's."""
+    code = (
+        f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({most_bytes}, {most_bytes}))\n"
+        "from convbias.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, "study", *QUICK, "--out", str(tmp_path / "run")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert "cannot be written (File too large); free space or choose another place" in ran.stderr
+    finished = len(list(tmp_path.glob("run/trials/seed*.trial")))
+    assert finished == (0 if most_bytes < 10_000 else 6)
+    assert f"stopped with {finished} finished trials" in ran.stderr or finished == 0
+    assert "Traceback" not in ran.stderr
+    assert not list(tmp_path.rglob(".*"))
+
+
 def test_what_cannot_be_resumed_or_replaced(convbias_command, tmp_path: Path) -> None:
     assert convbias_command("study", *QUICK, "--out", tmp_path / "run")[0] == 0
     before = {f: f.read_bytes() for f in (tmp_path / "run").rglob("*") if f.is_file()}

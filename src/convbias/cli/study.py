@@ -235,6 +235,14 @@ def _run(request: Request, folder: Path, place: Place, crew: tuple[int, int], as
             crew=how,
             costs=True,
         )
+        report, written = {}, []
+        if place.leads:
+            found = replace(found, notes=(*data.notes, *found.notes))
+            # Where the file lay is nobody else's affair, and its checksum says which one it was.
+            if request.data is not None and Path(request.data).exists():
+                asked["data"] = Path(request.data).name
+            report = as_dict(found, data, asked)
+            written = write(folder, found, data, report)
     except BaseException:
         if place.leads:
             finished = run.stop()
@@ -244,9 +252,6 @@ def _run(request: Request, folder: Path, place: Place, crew: tuple[int, int], as
         raise
     if not place.leads:
         return
-    found = replace(found, notes=(*data.notes, *found.notes))
-    report = as_dict(found, data, asked)
-    written = write(folder, found, data, report)
     if as_json:
         print(json_text(report))
         return

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, final
-
-import torch
 
 from ..errors import OutputError
 from ..outputs import writable_folder, write_whole
 from .jobs import Job, Trial
+from .saving import damaged, load, save
 
 REQUEST, TRIALS = "request.json", "trials"
 
@@ -58,21 +56,19 @@ class Run:
     def finished(self, job: Job) -> Trial | None:
         """The trial, if it was finished before."""
         file = self._file(job, "trial")
-        if not file.exists():
+        kept = load(file)
+        if kept is None:
             return None
         try:
-            kept = torch.load(file, weights_only=True)
             numbers = {**kept["numbers"], "curve": tuple(kept["numbers"]["curve"])}
             return Trial(**numbers, fields=kept["fields"], tallies=kept["tallies"])
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, UnpicklingError) as error:
-            raise OutputError(
-                file, f"is damaged ({type(error).__name__}); delete it to train this one again"
-            ) from error
+        except (KeyError, TypeError) as error:
+            raise damaged(file, error) from error
 
     def keep(self, job: Job, trial: Trial) -> None:
         """Write the finished trial; its checkpoint has served."""
         content = {"numbers": trial.numbers, "fields": dict(trial.fields), "tallies": trial.tallies}
-        write_whole(self._file(job, "trial"), lambda file: torch.save(content, file))
+        save(content, self._file(job, "trial"))
         self.checkpoint(job).unlink(missing_ok=True)
 
     def checkpoint(self, job: Job) -> Path:

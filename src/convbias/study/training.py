@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import Module
 
 from ..nn import param_groups
-from ..outputs import write_whole
 from .recipe import Recipe
 from .samples import Samples, batch, count, number_of, seeded
+from .saving import load, save
 from .tasks import Task
 from .team import ALONE, Team
 
@@ -59,7 +59,7 @@ def train(
     """
     run = Training(network, task, recipe, seed, device, team)
     if checkpoint is not None:
-        found = team.told(lambda: torch.load(checkpoint, weights_only=True) if checkpoint.exists() else None)
+        found = team.told(lambda: load(checkpoint))
         if found is not None:
             run.load(found)
     for _ in range(run.done):
@@ -73,7 +73,7 @@ def train(
         if checkpoint is not None and team.told(lambda late=late: late):
             state = run.state()
             if team.leads:
-                write_whole(checkpoint, lambda file, state=state: torch.save(state, file))
+                save(state, checkpoint)
             saved = time.monotonic()
         on_epoch()
     network.load_state_dict(run.best_state or team.state(run.network))
