@@ -135,4 +135,6 @@ def _step(series: Series) -> float | None:
 
 def _in_hours(series: Series, lead: int) -> str:
     step = _step(series)
-    return "" if step is None else f" ({lead * step:g} hours)"
+    if step is None:
+        return ""
+    return f" ({lead * step:g} hour{'s' * (lead * step != 1)})"
