@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..tying import Tying
 from .bench import Bench, parameters
@@ -28,16 +28,21 @@ def wide_enough(bench: Bench, tyings: Sequence[Tying], recipe: Recipe) -> tuple[
         with seeded("width"):
             return parameters(bench.make_model(width=width))
 
-    low, high = base, base + 1
+    step = _step(size, base)
+    if step is None:
+        return None, (
+            f"The control with as many parameters was not run: the factory fails for any width but {base}."
+        )
+    low, high = base, base + step
     while size(high) < goal:
-        low, high = high, 2 * high
+        low, high = high, base + 2 * (high - base)
         if low >= WIDEST * base:
             return None, (
                 f"The control with as many parameters was not run: it would be more than {WIDEST} times as "
                 f"wide as the network, and cost {WIDEST**2} times as much."
             )
-    while high - low > 1:
-        middle = (low + high) // 2
+    while high - low > step:
+        middle = low + step * ((high - low) // step // 2)
         low, high = (middle, high) if size(middle) < goal else (low, middle)
     width = min((low, high), key=lambda width: abs(size(width) - goal))
     if width == base:
@@ -49,3 +54,15 @@ def wide_enough(bench: Bench, tyings: Sequence[Tying], recipe: Recipe) -> tuple[
         f"The control is a tied network of width {width} instead of {base}, with {size(width):,} parameters, "
         f"as near as can be to the {goal:,} of the largest. Its start is its own."
     )
+
+
+def _step(size: Callable[[int], int], base: int) -> int | None:
+    """By how much the width can grow: a power of two, or ``base`` itself, for groups may forbid others."""
+    for step in (*(2**n for n in range(base.bit_length()) if 2**n < base), base):
+        try:
+            size(base + step)
+            size(base + 2 * step)
+        except Exception:
+            continue
+        return step
+    return None
