@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from convbias import ShapeError
-from convbias.plots import bias_fields, learning_curves, save
+from convbias.plots import bias_fields, decomposition, differences, learning_curves, save
 
 
 def images(figure: Any) -> list[Any]:
@@ -86,3 +86,47 @@ def test_a_learning_curve_is_the_mean_over_seeds_in_its_range() -> None:
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "RMSE in K, validation")
     with pytest.raises(ShapeError, match="has no curve; a validation split is needed"):
         learning_curves({"tied": [()]}, "RMSE")
+
+
+def test_a_map_is_on_its_coordinates() -> None:
+    field = torch.arange(24.0).reshape(1, 4, 6)
+    south_first = [("lat", [50.0, 51, 52, 53]), ("lon", [-10.0, -8, -6, -4, -2, 0])]
+    figure = bias_fields({"tied": {"0": field * 0}, "untied": {"0": field}}, south_first)
+    *_, shown = images(figure)
+    np.testing.assert_array_equal(shown.images[0].get_array(), field[0].flip(0).numpy())
+    assert [label.get_text() for label in shown.get_xticklabels()] == ["-10", "0"]
+    heights = dict(zip(shown.get_yticks(), (t.get_text() for t in shown.get_yticklabels()), strict=True))
+    assert heights == {3: "50", 0: "53"}
+    assert (shown.get_xlabel(), shown.get_ylabel()) == ("lon", "lat")
+    north_first = [("lat", [53.0, 52, 51, 50]), south_first[1]]
+    *_, shown = images(bias_fields({"untied": {"0": field}}, north_first))
+    np.testing.assert_array_equal(shown.images[0].get_array(), field[0].numpy())
+    *_, shown = images(bias_fields({"untied": {"0": torch.randn(1, 3, 3)}}, south_first))
+    assert list(shown.get_xticks()) == []
+
+
+def test_of_many_layers_the_most_varied_are_drawn() -> None:
+    layers = {str(i): i * torch.randn(1, 4, 4) for i in range(7)}
+    titles = [axis.get_title() for axis in images(bias_fields({"untied": layers}))]
+    assert [title.split()[1] for title in titles] == ["3", "4", "5", "6"]
+
+
+def test_differences_are_drawn_where_they_are() -> None:
+    figure: Any = differences({"none": (0.2, 0.1), "": (-0.3, None)}, "RMSE", "tied")
+    (axes,) = figure.axes
+    points = [container.lines[0].get_xydata().tolist() for container in axes.containers]
+    assert points == [[[0.2, 0]], [[-0.3, 1]]]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["none", '""']
+    assert "to the left is better" in axes.get_xlabel()
+
+
+def test_shares_fill_their_bars() -> None:
+    parts = {"data": 0.9, "padding": -0.2, "tied": 0.0, "position": 0.3}
+    figure: Any = decomposition({"tied": {"a": parts, "b": parts}, "untied": {"a": parts}})
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["layer a", "layer b"]
+    bars = figure.axes[0].patches[:4]
+    assert [(round(b.get_x(), 3), round(b.get_width(), 3)) for b in bars] == [
+        *((0.0, 0.9), (0.0, -0.2), (0.9, 0.0), (0.9, 0.3)),
+    ]
+    with pytest.raises(ShapeError, match="has no layer"):
+        decomposition({})

@@ -36,8 +36,8 @@ def bias_fields(
     ``fields`` gives, by tying and layer, a bias field (C, *out), as ``Study.fields`` does. Four layers are
     shown, and in each three filters: those whose fields vary most over space under any tying. A layer's
     colours mean the same in every row, and white is 0. Lines are drawn as strips, volumes with their slices
-    below each other. ``coordinates`` of the vertical and the horizontal axis are written at the fields
-    that have their sizes, the larger ones above and to the right.
+    below each other. ``coordinates`` of the vertical and the horizontal axis are written at a field that has
+    their sizes, and such fields are turned so that the larger ones are above and to the right.
 
     Raises ShapeError where there is nothing to draw.
 
@@ -82,13 +82,14 @@ def _draw(
     sizes = torch.cat([row[list(channels)].abs().flatten() for row in rows if row is not None])
     limit = float(sizes.float().quantile(QUANTILE)) or 1.0
     scale = Normalize(-limit, limit)
-    for axes, row in zip(block, rows, strict=True):
+    for number, (axes, row) in enumerate(zip(block, rows, strict=True)):
         for axis, channel in zip(axes, channels, strict=True):
             axis.set(xticks=[], yticks=[])
             if row is not None:
                 strip = row.shape[1] == 1
                 picture = row[channel].float()
-                on_map = _written_along(axis, axes is block[-1], axis is axes[-1], coordinates, picture)
+                corner = number == len(rows) - 1 and axis is axes[-1]
+                on_map = _turned(axis if corner else None, coordinates, picture)
                 axis.imshow(
                     (picture.flip(on_map) if on_map else picture).numpy(),
                     norm=scale,
@@ -112,24 +113,20 @@ def _flat(field: Tensor) -> Tensor:
     return field[:, None] if field.dim() == 2 else field.flatten(1, -2)
 
 
-def _written_along(
-    axis: Any, lowest: bool, rightmost: bool, coordinates: Sequence[Coordinates], picture: Tensor
-) -> list[int]:
-    """Write the coordinates' ends along the picture, if they are its own; the axes along which to turn it."""
+def _turned(axis: Any, coordinates: Sequence[Coordinates], picture: Tensor) -> list[int]:
+    """The axes along which to turn a picture that has the coordinates, whose ends are written at ``axis``."""
     if tuple(picture.shape) != tuple(len(values) for _, values in coordinates):
         return []
     (down_name, down), (across_name, across) = coordinates
-    turned = [dim for dim, wrong in ((0, down[0] < down[-1]), (1, across[0] > across[-1])) if wrong]
-    height, width = picture.shape
-    if lowest:
+    if axis is not None:
+        height, width = picture.shape
         axis.set_xticks([0, width - 1], _ends(across), fontsize="x-small")
-        axis.set_xlabel(across_name, fontsize="x-small", labelpad=-6)
-    if rightmost:
+        axis.set_xlabel(across_name, fontsize="x-small")
         axis.yaxis.tick_right()
         axis.set_yticks([height - 1, 0], _ends(down), fontsize="x-small")
         axis.yaxis.set_label_position("right")
-        axis.set_ylabel(down_name, fontsize="x-small", labelpad=-6)
-    return turned
+        axis.set_ylabel(down_name, fontsize="x-small")
+    return [dim for dim, wrong in ((0, down[0] < down[-1]), (1, across[0] > across[-1])) if wrong]
 
 
 def _ends(values: Sequence[float]) -> list[str]:

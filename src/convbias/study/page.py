@@ -35,6 +35,7 @@ with extra("study"):
     from matplotlib.figure import Figure
 
 TEMPLATE = "page.html.jinja"
+UNITS = {"degrees_north": "°N", "degrees_east": "°E"}
 PAGE, RESULTS, TRIALS = "report.html", "results.json", "trials.csv"
 
 
@@ -120,7 +121,8 @@ def _figures(study: Study, data: Data) -> dict[str, Callable[[], Figure]]:
         spelled(row): (row.difference.mean, row.difference.half_width) for row in study.rows if row.difference
     }
     on_map: list[Coordinates] = [
-        (f"{axis.name}, {axis.unit}" if axis.unit else axis.name, axis.values) for axis in data.axes
+        (f"{axis.name}, {UNITS.get(axis.unit, axis.unit)}" if axis.unit else axis.name, axis.values)
+        for axis in data.axes
     ]
     drawn: dict[str, Callable[[], Figure]] = {}
     if apart:
