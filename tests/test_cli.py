@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -261,6 +263,23 @@ def test_help_shows_an_example_and_the_version_is_the_packages(convbias_command)
     assert "convbias study --data t10k-images-idx3-ubyte.gz --tying none --tying untied" in out
     assert convbias_command("--version")[:2] == (0, f"convbias {convbias.__version__}\n")
     assert "Example: convbias study" in convbias_command("--help")[1]
+
+
+def test_people_see_how_far_it_is(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "convbias", "study", *QUICK, "--epochs", "3", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal says that nobody writes any more
+        while part := os.read(ours, 4096):
+            shown += part
+    os.close(ours)
+    assert process.wait() == 0
+    told = shown.decode()
+    assert "of 6 networks; " in told
+    assert "/18 epochs," in told
+    assert "left" in told
 
 
 def test_no_color_is_respected(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def compare_on(
 
     trials = len(numbers) * (len(chosen) + (width is not None))
     epochs = recipe.epochs * (trials + (len(tuning.jobs(chosen, recipe)) if tune else 0))
-    with bar(epochs, quiet=not bench.team.leads) as advance:
+    with bar(epochs, each=recipe.epochs, quiet=not bench.team.leads) as advance:
         recipes: Mapping[Tying, Recipe] = dict.fromkeys(chosen, recipe)
         if tune:
             recipes = tuning.tune(bench, chosen, recipe, crew, run, advance)

@@ -137,7 +137,9 @@ def _trial(bench: Bench, job: Job, run: Run | None, advance: Advance) -> Trial:
 
 
 def _told(job: Job) -> str:
-    return f"{'tuning ' if job.tuning else ''}{job.label}, seed {job.seed}"
+    if job.tuning:
+        return f"tuning {job.label}, {job.recipe.learning_rate:.3g}, {job.recipe.weight_decay:.3g}"
+    return f"{job.label}, seed {job.seed}"
 
 
 def _serve(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import extra
+from ..errors import MissingExtra
 
-with extra("study"):
-    from scipy import stats
+# Its statistics take time and memory to load, which the processes that train can do without.
+if importlib.util.find_spec("scipy") is None:
+    raise MissingExtra("scipy", "study")
 
 LEVEL = 0.95
 # A bootstrap of fewer values, or blocks, is narrower than it should be.
@@ -57,6 +59,8 @@ def estimate(values: Sequence[float]) -> Estimate:
     if n == 1:
         return Estimate(mean, None)
     deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
+    from scipy import stats
+
     quantile = float(stats.t.ppf((1 + LEVEL) / 2, n - 1))
     return Estimate(mean, quantile * deviation / math.sqrt(n))
 
@@ -85,6 +89,8 @@ def p_value(values: Sequence[float]) -> float | None:
     """
     if len(set(values)) < 2:
         return None
+    from scipy import stats
+
     n, found = len(values), estimate(values)
     deviation = math.sqrt(math.fsum((v - found.mean) ** 2 for v in values) / (n - 1))
     return float(2 * stats.t.sf(abs(found.mean) * math.sqrt(n) / deviation, n - 1))
@@ -115,6 +121,8 @@ def bootstrap(values: Sequence[float]) -> Interval | None:
     """
     if len(values) < LEAST_SEEDS or len(set(values)) < 2:
         return None
+    from scipy import stats
+
     found = stats.bootstrap(
         (np.array(values),), np.mean, confidence_level=LEVEL, n_resamples=RESAMPLES, rng=0
     ).confidence_interval
