@@ -268,7 +268,8 @@ def test_help_shows_an_example_and_the_version_is_the_packages(convbias_command)
 def test_people_see_how_far_it_is(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "convbias", "study", *QUICK, "--epochs", "3", "--out", str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs)
+    environment = {**os.environ, "COLUMNS": "120", "TERM": "xterm"}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, env=environment)
     os.close(theirs)
     shown = b""
     with contextlib.suppress(OSError):  # how a terminal says that nobody writes any more
