@@ -268,7 +268,7 @@ def test_help_shows_an_example_and_the_version_is_the_packages(convbias_command)
 def test_people_see_how_far_it_is(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "convbias", "study", *QUICK, "--epochs", "3", "--out", str(tmp_path)]
-    environment = {**os.environ, "COLUMNS": "120", "TERM": "xterm"}
+    environment = {**os.environ, "COLUMNS": "120", "TERM": "xterm", "NO_COLOR": "1"}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, env=environment)
     os.close(theirs)
     shown = b""
