@@ -1,0 +1,1 @@
+"""The laws of ``convbias.affine`` on whole networks."""

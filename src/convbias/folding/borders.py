@@ -1,0 +1,90 @@
+"""Constant borders around an image, padded at once or written piece by piece."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.fx.node import map_arg
+
+from ..errors import FoldRefused
+from .graph import Network
+
+aten = torch.ops.aten
+PADS = (aten.pad.default, aten.constant_pad_nd.default)
+# What writes onto a part of a tensor, without mutation.
+WRITES = (aten.slice_scatter.default, aten.select_scatter.default)
+WITHIN = (
+    *(aten.slice.Tensor, aten.select.int, aten.fill.Tensor, aten.fill.Scalar, aten.copy.default),
+    *(aten.expand.default, aten.clone.default),
+)
+LAW = "constant padding"
+
+
+def border(network: Network, node: Node) -> tuple[Node, tuple[tuple[int, int], ...], Tensor, list[Node]]:
+    """The image, the sizes of the border, its value ``(C,)``, and all nodes that make it.
+
+    Raises FoldRefused for a border that is not one number for each channel, or leaves no image as it was.
+    """
+    chain = _chain(node)
+    (start,) = (one for one in chain if one.target in PADS)
+    x, pairs = cast(Node, start.args[0]), _pairs(start)
+    shape, dims = network.hint(x), len(network.shape(x)) - 2
+    if len(pairs) > dims:
+        raise FoldRefused(LAW, "it pads channels or the batch as well")
+    if _mode(start) != "constant":
+        raise FoldRefused(LAW, f"it pads with {_mode(start)}")
+    around = tuple(reversed([*pairs, *[(0, 0)] * (dims - len(pairs))]))
+    if any(side < 0 for pair in around for side in pair):
+        raise FoldRefused(LAW, f"{around} crops the image")
+    image = torch.rand(shape, dtype=torch.float64)
+    made = _run(network, chain, {x: image})
+    sizes = zip(around, made.shape[2:], strict=True)
+    inside = (slice(None), slice(None), *(slice(a, size - b) for (a, b), size in sizes))
+    if not torch.equal(made[inside], image):
+        raise FoldRefused(LAW, "what is written reaches into the image")
+    outside = torch.ones(made.shape[2:], dtype=torch.bool)
+    outside[inside[2:]] = False
+    values = made[:, :, outside]
+    if not values.shape[2]:
+        return x, around, torch.zeros(shape[1]).double(), chain
+    if not bool((values == values[:1, :, :1]).all()):
+        raise FoldRefused(LAW, "the border is not one number for each channel")
+    return x, around, values[0, :, 0], chain
+
+
+def _chain(node: Node) -> list[Node]:
+    """From the padding to ``node``, through all that is written onto it."""
+    found: list[Node] = []
+    left = [node]
+    while left:
+        one = left.pop()
+        if one in found or one.op != "call_function":
+            continue
+        found.append(one)
+        if one.target not in PADS:
+            left += [source for source in one.all_input_nodes if _varies(source)]
+    return sorted(found, key=list(node.graph.nodes).index)
+
+
+def _varies(node: Node) -> bool:
+    return node.target in (*PADS, *WRITES, *WITHIN)
+
+
+def _run(network: Network, chain: list[Node], known: dict[Node, Tensor]) -> Tensor:
+    values: dict[Node, Any] = {**network.constants, **known}
+    for node in chain:
+        arguments, words = map_arg((node.args, node.kwargs), lambda n: values[n])
+        values[node] = cast(Any, node.target)(*arguments, **words)
+    return values[chain[-1]]
+
+
+def _pairs(node: Node) -> list[tuple[int, int]]:
+    flat: Any = node.args[1]
+    return [(flat[i], flat[i + 1]) for i in range(0, len(flat), 2)]
+
+
+def _mode(node: Node) -> object:
+    return node.args[2] if node.target is aten.pad.default and len(node.args) > 2 else "constant"

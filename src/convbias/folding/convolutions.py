@@ -1,0 +1,122 @@
+"""Convolutions in a graph as values, and values as layers again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from ..affine import AffineConv, Field, average_pool, tied
+from ..geometry import Geometry
+from ..tying import parse
+
+aten = torch.ops.aten
+Value = Callable[[object], Tensor | None]
+
+# Dimensions, and whether transposed.
+KINDS: dict[Any, tuple[int, bool]] = {
+    **{getattr(aten, f"conv{d}d").default: (d, False) for d in (1, 2, 3)},
+    **{getattr(aten, f"conv{d}d").padding: (d, False) for d in (1, 2, 3)},
+    aten.conv_transpose1d.default: (1, True),
+    aten.conv_transpose2d.input: (2, True),
+    aten.conv_transpose3d.input: (3, True),
+}
+POOLS: dict[Any, int] = {
+    aten.avg_pool1d.default: 1,
+    aten.avg_pool2d.default: 2,
+    aten.avg_pool3d.default: 3,
+}
+OURS = torch.ops.convbias.convolution.default
+
+
+def read(node: Node, value: Value) -> tuple[AffineConv, str] | None:
+    """The convolution that ``node`` is, in float64, and the name of its weight; None for anything else.
+
+    A convolution whose weight is computed from the input, or that an activation follows within the op, is
+    none.
+    """
+    if node.target is OURS:
+        return _ours(node, value)
+    if node.target in POOLS:
+        return _pool(node)
+    if node.target not in KINDS:
+        return None
+    dims, transposed = KINDS[node.target]
+    given = _given(node)
+    weight, bias = value(given["weight"]), given.get("bias")
+    level = None if bias is None else value(bias)
+    if weight is None or (bias is not None and level is None):
+        return None
+    geometry = Geometry.of(
+        dims,
+        tuple(weight.shape[2:]),
+        _each(given.get("stride", 1), dims),
+        given["padding"] if isinstance(given.get("padding"), str) else _each(given.get("padding", 0), dims),
+        _each(given.get("dilation", 1), dims),
+        transposed=transposed,
+        output_padding=_each(given.get("output_padding", 0), dims),
+    )
+    field = Field() if level is None else tied(level, dims)
+    return AffineConv(weight, geometry, given.get("groups", 1), field), str(given["weight"].target)
+
+
+def _ours(node: Node, value: Value) -> tuple[AffineConv, str] | None:
+    _, weight_node, biases, spelling, stride, padding, dilation, mode, transposed, more, groups, act = (
+        node.args
+    )
+    weight = value(weight_node)
+    parameters = [value(bias) for bias in biases]  # pyright: ignore
+    if weight is None or act or any(p is None for p in parameters) or spelling == "labels":
+        return None
+    dims = weight.dim() - 2
+    geometry = Geometry(
+        tuple(weight.shape[2:]),
+        tuple(stride),  # pyright: ignore
+        tuple(zip(padding[::2], padding[1::2], strict=True)),  # pyright: ignore
+        tuple(dilation),  # pyright: ignore
+        str(mode),
+        bool(transposed),
+        tuple(more),  # pyright: ignore
+    )
+    field = Field.of(parse(str(spelling)), tuple(p for p in parameters if p is not None), dims)
+    return AffineConv(weight, geometry, int(groups), field), str(weight_node.target)  # pyright: ignore
+
+
+def _pool(node: Node) -> tuple[AffineConv, str] | None:
+    """Average pooling over windows that count their padding, or have none."""
+    dims = POOLS[node.target]
+    given = _given(node)
+    padding = _each(given.get("padding", 0), dims)
+    counted = given.get("count_include_pad", True) or not any(padding)
+    if given.get("ceil_mode") or given.get("divisor_override") is not None or not counted:
+        return None
+    value = node.meta.get("val")
+    if not isinstance(value, Tensor) or not isinstance(value.shape[1], int):
+        return None
+    kernel = _each(given["kernel_size"], dims)
+    stride = _each(given.get("stride") or kernel, dims)
+    return average_pool(value.shape[1], dims, kernel, stride, padding, torch.float64), node.name
+
+
+def _given(node: Node) -> dict[str, Any]:
+    """The operator's arguments by their names, as far as they are given."""
+    operator: Any = node.target
+    names = [argument.name for argument in operator._schema.arguments]
+    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+
+
+def _each(number: int | Sequence[int], dims: int) -> tuple[int, ...]:
+    if isinstance(number, int):
+        return (number,) * dims
+    return tuple(number) * (dims if len(number) == 1 else 1)
+
+
+def work(conv: AffineConv, output_size: Sequence[int]) -> int:
+    """Multiplications for one image."""
+    per_place = conv.weight.numel() // (conv.in_channels if conv.geometry.transposed else conv.out_channels)
+    channels = conv.in_channels if conv.geometry.transposed else conv.out_channels
+    return per_place * channels * math.prod(output_size)

@@ -1,0 +1,115 @@
+"""Elementwise affine maps in a graph: ``s·x + t``, in all its spellings."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast, final
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from .graph import Network
+
+aten = torch.ops.aten
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Elementwise:
+    """``scale·input + shift``, each None, or a constant that broadcasts over (N, C, *space)."""
+
+    input: Node
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+
+
+def read(node: Node, network: Network) -> Elementwise | None:
+    """The affine map that ``node`` is, or None."""
+    if node in network.constants or node.op != "call_function":
+        return None
+    if node.target is operator.getitem:
+        return _batch_norm(node, network)
+    reader = READERS.get(node.target)
+    return None if reader is None else reader(node, network)
+
+
+def _batch_norm(node: Node, network: Network) -> Elementwise | None:
+    """``(x − mean)/√(var + ε)·weight + bias``: the first result of BatchNorm in eval mode."""
+    source, index = cast(Node, node.args[0]), node.args[1]
+    if source.target is not aten._native_batch_norm_legit_no_training.default or index != 0:
+        return None
+    x, *statistics, _, epsilon = source.args
+    if not isinstance(x, Node) or not isinstance(epsilon, float):
+        return None
+    weight, bias, mean, variance = map(network.value, statistics)
+    if mean is None or variance is None:
+        return None
+    scale = (variance + epsilon).rsqrt() * (1.0 if weight is None else weight)
+    shift = (0.0 if bias is None else bias) - mean * scale
+    axes = (-1, *(1,) * (len(network.shape(x)) - 2))
+    return Elementwise(x, scale.reshape(axes), shift.reshape(axes))
+
+
+def _sum(sign_first: float, sign_second: float) -> Callable[[Node, Network], Elementwise | None]:
+    def read_sum(node: Node, network: Network) -> Elementwise | None:
+        first, second = node.args[:2]
+        if node.target is aten.rsub.Scalar:
+            first, second = second, first
+        factor = network.value(node.kwargs.get("alpha", 1))
+        known = network.value(first), network.value(second)
+        if factor is None or (known[0] is None) == (known[1] is None):
+            return None
+        a, b = torch.tensor(sign_first).double(), sign_second * factor
+        if known[1] is not None and isinstance(first, Node):
+            return Elementwise(first, None if sign_first == 1 else a, b * known[1])
+        if known[0] is not None and isinstance(second, Node):
+            return Elementwise(second, None if b == 1 else b, a * known[0])
+        return None
+
+    return read_sum
+
+
+def _product(node: Node, network: Network) -> Elementwise | None:
+    first, second = node.args[:2]
+    for x, other in ((first, second), (second, first)):
+        factor = network.value(other)
+        if factor is not None and isinstance(x, Node) and network.value(x) is None:
+            return Elementwise(x, factor)
+    return None
+
+
+def _quotient(node: Node, network: Network) -> Elementwise | None:
+    x, divisor = node.args[0], network.value(node.args[1])
+    if divisor is None or not isinstance(x, Node) or "rounding_mode" in node.kwargs:
+        return None
+    return Elementwise(x, 1 / divisor)
+
+
+def _nothing(node: Node, network: Network) -> Elementwise | None:
+    (x,) = node.args[:1]
+    return Elementwise(x) if isinstance(x, Node) else None
+
+
+def _opposite(node: Node, network: Network) -> Elementwise | None:
+    (x,) = node.args
+    return Elementwise(x, torch.tensor(-1.0).double()) if isinstance(x, Node) else None
+
+
+READERS: dict[Any, Callable[[Node, Network], Elementwise | None]] = {
+    aten.add.Tensor: _sum(1, 1),
+    aten.add.Scalar: _sum(1, 1),
+    aten.sub.Tensor: _sum(1, -1),
+    aten.sub.Scalar: _sum(1, -1),
+    aten.rsub.Scalar: _sum(1, -1),
+    aten.mul.Tensor: _product,
+    aten.mul.Scalar: _product,
+    aten.div.Tensor: _quotient,
+    aten.div.Scalar: _quotient,
+    aten.neg.default: _opposite,
+    aten.clone.default: _nothing,
+    aten.alias.default: _nothing,
+    aten.detach.default: _nothing,
+}

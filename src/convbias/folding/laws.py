@@ -1,0 +1,254 @@
+"""The laws on graphs: where each applies, why not elsewhere, and the rewriting."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, cast, final
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from ..affine import AffineConv, Field, after, before, constant_channels, constant_padding
+from ..errors import FoldRefused
+from . import borders
+from .elementwise import Elementwise, read
+from .graph import Network
+
+aten = torch.ops.aten
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Site:
+    """A place where a law applies: what goes, and the convolutions that take it up.
+
+    ``becomes`` gives, by convolution, its new value and input.
+    """
+
+    law: str
+    gone: tuple[Node, ...]
+    becomes: dict[Node, tuple[AffineConv, Node]]
+    result: Node | None = None  # the node whose users read the one convolution from now on
+
+
+@final
+@dataclass(frozen=True)
+class Refused:
+    """A place where a law nearly applies, and why it does not."""
+
+    law: str
+    node: str
+    reason: str
+
+
+class Law(ABC):
+    """One law. Abstract."""
+
+    name: str
+
+    @abstractmethod
+    def find(self, network: Network) -> Iterator[Site | Refused]:
+        """Every place, as the graph is now."""
+
+    def _tried(self, node: Node, make: Callable[[], Site]) -> Site | Refused:
+        try:
+            return make()
+        except FoldRefused as refused:
+            return Refused(self.name, node.name, refused.reason)
+
+
+@final
+class AffineAfter(Law):
+    """``a·conv(x) + T`` is a convolution."""
+
+    name = "affine after"
+
+    def find(self, network: Network) -> Iterator[Site | Refused]:
+        for node in network.nodes:
+            found = read(node, network)
+            if found is not None and found.input in network.convolutions:
+                yield self._tried(node, lambda node=node, found=found: self._site(network, node, found))
+
+    def _site(self, network: Network, node: Node, found: Elementwise) -> Site:
+        conv, source = network.convolutions[found.input], found.input
+        others = [user.name for user in _users(source) if user is not node and user not in _parts(node)]
+        if others:
+            raise FoldRefused(
+                self.name, f"the convolution's output is also used by {', '.join(others)}: it would run twice"
+            )
+        shape = network.shape(source)
+        scale = None if found.scale is None else per_channel(self.name, found.scale, shape)
+        shift = None if found.shift is None else as_field(self.name, found.shift, shape)
+        if network.shape(node) != shape:
+            raise FoldRefused(self.name, f"it makes {shape} into {network.shape(node)}")
+        return Site(
+            self.name, (*_parts(node), node), {source: (after(conv, scale, shift), input_of(source))}, node
+        )
+
+
+@final
+class AffineBefore(Law):
+    """``conv(s·x + T)`` is a convolution: with a tap bias where it is padded with zeros."""
+
+    name = "affine before"
+
+    def find(self, network: Network) -> Iterator[Site | Refused]:
+        for node in network.nodes:
+            found = read(node, network)
+            if found is not None and any(user in network.convolutions for user in node.users):
+                yield self._tried(node, lambda node=node, found=found: self._site(network, node, found))
+
+    def _site(self, network: Network, node: Node, found: Elementwise) -> Site:
+        others = [user.name for user in node.users if user not in network.convolutions]
+        if others:
+            raise FoldRefused(
+                self.name, f"its output is also used by {', '.join(others)}: nothing would be saved"
+            )
+        shape = network.shape(node)
+        if network.shape(found.input) != shape:
+            raise FoldRefused(self.name, f"it makes {network.shape(found.input)} into {shape}")
+        scale = None if found.scale is None else per_channel(self.name, found.scale, shape)
+        shift = None if found.shift is None else as_field(self.name, found.shift, shape)
+        becomes: dict[Node, tuple[AffineConv, Node]] = {}
+        for user in node.users:
+            conv = network.convolutions[user]
+            becomes[user] = (before(conv, scale, shift, network.space(node)), found.input)
+        return Site(self.name, (*_parts(node), node), becomes)
+
+
+@final
+class ConstantChannels(Law):
+    """Constant channels beside the input's own leave the weight and become a bias."""
+
+    name = "constant channels"
+
+    def find(self, network: Network) -> Iterator[Site | Refused]:
+        for node in network.nodes:
+            if node.target is not aten.cat.default or len(node.args) < 2 or node.args[1] not in (1, -3):
+                continue
+            parts: Any = node.args[0]
+            constant = [part in network.constants for part in parts]
+            if any(constant) and not all(constant) and any(u in network.convolutions for u in node.users):
+                yield self._tried(node, lambda node=node: self._site(network, node))
+
+    def _site(self, network: Network, node: Node) -> Site:
+        parts: Any = node.args[0]
+        rest = [part for part in parts if part not in network.constants]
+        if len(rest) > 1:
+            raise FoldRefused(self.name, "several parts are no constants, and stay together in a concat")
+        others = [user.name for user in node.users if user not in network.convolutions]
+        if others:
+            raise FoldRefused(
+                self.name, f"the concat is also used by {', '.join(others)}: nothing would be saved"
+            )
+        channels: dict[int, Tensor] = {}
+        first = 0
+        for part in parts:
+            value = network.constants.get(part)
+            size = network.shape(part)[1]
+            if size is None:
+                raise FoldRefused(self.name, "how many channels there are depends on the input")
+            if value is not None:
+                channels |= {first + i: _one_of_batch(self.name, value)[i].double() for i in range(size)}
+            first += size
+        becomes = {
+            user: (constant_channels(network.convolutions[user], channels), rest[0]) for user in node.users
+        }
+        return Site(self.name, (node,), becomes)
+
+
+@final
+class ConstantPadding(Law):
+    """A constant around the input before a convolution without padding is the convolution's own padding."""
+
+    name = "constant padding"
+
+    def find(self, network: Network) -> Iterator[Site | Refused]:
+        for node in network.nodes:
+            ends = node.target in (*borders.PADS, *borders.WRITES)
+            if ends and any(user in network.convolutions for user in node.users):
+                yield self._tried(node, lambda node=node: self._site(network, node))
+
+    def _site(self, network: Network, node: Node) -> Site:
+        x, around, value, chain = borders.border(network, node)
+        others = [user.name for user in node.users if user not in network.convolutions]
+        others += [u.name for one in chain[:-1] for u in one.users if u not in chain]
+        if others:
+            raise FoldRefused(self.name, f"it is also used by {', '.join(others)}: nothing would be saved")
+        becomes = {
+            user: (constant_padding(network.convolutions[user], around, value), x) for user in node.users
+        }
+        return Site(self.name, tuple(chain), becomes)
+
+
+LAWS: dict[str, Law] = {
+    law.name: law for law in (AffineAfter(), AffineBefore(), ConstantChannels(), ConstantPadding())
+}
+
+
+def apply(network: Network, site: Site) -> None:
+    """Rewrite the graph."""
+    for conv, (value, source) in site.becomes.items():
+        network.convolutions[conv] = value
+        network.changed.add(conv)
+        conv.replace_input_with(input_of(conv), source)
+    if site.result is not None:
+        (conv,) = site.becomes
+        site.result.replace_all_uses_with(conv)
+    for node in reversed(site.gone):
+        if not node.users:
+            network.forget(node)
+
+
+def input_of(conv: Node) -> Node:
+    """What a convolution reads."""
+    return cast(Node, conv.args[0])
+
+
+def per_channel(law: str, scale: Tensor, shape: tuple[int | None, ...]) -> Tensor:
+    """A scale as ``(C,)``. Raises FoldRefused for one that differs from place to place."""
+    (values,) = as_field(law, scale, shape).maps
+    for axis in range(1, values.dim()):
+        first = values.narrow(axis, 0, 1)
+        if not bool((values == first).all()):
+            raise FoldRefused(law, "the scale differs from place to place")
+        values = first
+    channels = shape[1]
+    if channels is None:
+        raise FoldRefused(law, "how many channels there are depends on the input")
+    return values.flatten().expand(channels)
+
+
+def as_field(law: str, shift: Tensor, shape: tuple[int | None, ...]) -> Field:
+    """A constant that is added to a value (N, C, *space), as a field of it."""
+    if shift.dim() > len(shape):
+        raise FoldRefused(law, f"{tuple(shift.shape)} makes {shape} larger")
+    full = shift.reshape(*(1,) * (len(shape) - shift.dim()), *shift.shape)
+    one = _one_of_batch(law, full)
+    for ours, theirs in zip(one.shape, shape[1:], strict=True):
+        if ours != 1 and theirs is None:
+            raise FoldRefused(law, f"a map of {tuple(one.shape)} for a size that depends on the input")
+        if ours not in (1, theirs):
+            raise FoldRefused(law, f"{tuple(shift.shape)} makes {shape} larger")
+    return Field(maps=(one,))
+
+
+def _one_of_batch(law: str, value: Tensor) -> Tensor:
+    first = value[:1]
+    if len(value) != 1 and not bool((value == first).all()):
+        raise FoldRefused(law, "the constant differs within the batch")
+    return first[0]
+
+
+def _users(node: Node) -> list[Node]:
+    return list(node.users)
+
+
+def _parts(node: Node) -> tuple[Node, ...]:
+    """The node that a result was taken out of, which goes with it: BatchNorm's."""
+    source = node.args[0]
+    several = node.op == "call_function" and getattr(node.target, "__name__", "") == "getitem"
+    return (source,) if several and isinstance(source, Node) else ()

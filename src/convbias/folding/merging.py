@@ -1,0 +1,124 @@
+"""The laws that make one convolution of several: one after another, and beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast, final
+
+import torch
+from torch.fx import Node
+
+from ..affine import AffineConv, after, compose, identity, parallel
+from ..errors import FoldRefused
+from .elementwise import Elementwise, read
+from .graph import Network
+from .laws import Law, Refused, Site, as_field, input_of, per_channel
+
+aten = torch.ops.aten
+
+
+@final
+class Composition(Law):
+    """A 1×1 convolution and another one, with nothing between them, are one."""
+
+    name = "composition"
+
+    def find(self, network: Network) -> Iterator[Site | Refused]:
+        for node in network.nodes:
+            if node in network.convolutions and input_of(node) in network.convolutions:
+                yield self._tried(node, lambda node=node: self._site(network, node))
+
+    def _site(self, network: Network, node: Node) -> Site:
+        source = input_of(node)
+        others = [user.name for user in source.users if user is not node]
+        if others:
+            raise FoldRefused(self.name, f"the first one's output is also used by {', '.join(others)}")
+        first, second = network.convolutions[source], network.convolutions[node]
+        size = network.space(input_of(source))
+        return Site(self.name, (source,), {node: (compose(first, second, size), input_of(source))})
+
+
+@final
+class ParallelBranches(Law):
+    """Branches of one input that are summed are one convolution: identity, BatchNorm, pooling among them."""
+
+    name = "parallel branches"
+
+    def find(self, network: Network) -> Iterator[Site | Refused]:
+        for node in network.nodes:
+            if _is_sum(node) and not any(_is_sum(user) and len(node.users) == 1 for user in node.users):
+                yield from self._of_sum(network, node)
+
+    def _of_sum(self, network: Network, node: Node) -> Iterator[Site | Refused]:
+        sums, leaves = _leaves(node)
+        if any(leaf in network.constants for leaf in leaves):
+            return
+        by_input: dict[Node, list[Node]] = {}
+        for leaf in leaves:
+            by_input.setdefault(_base(network, leaf, leaves), []).append(leaf)
+        for base, branches in by_input.items():
+            convs = [branch for branch in branches if branch in network.convolutions]
+            if len(branches) > 1 and convs:
+                yield self._tried(
+                    node, lambda b=base, x=branches, s=sums: self._site(network, b, x, leaves, s)
+                )
+
+    def _site(
+        self, network: Network, base: Node, branches: list[Node], leaves: list[Node], sums: list[Node]
+    ) -> Site:
+        if len(branches) < len(leaves):
+            raise FoldRefused(self.name, "a part of the sum is no branch of the same input")
+        root = sums[0]
+        for branch in branches:
+            others = [user.name for user in branch.users if user not in sums]
+            if branch is not base and others:
+                raise FoldRefused(self.name, f"{branch.name} is also used by {', '.join(others)}")
+        dims = len(network.shape(base)) - 2
+        values = [_as_convolution(self.name, network, base, branch, dims) for branch in branches]
+        keep = next(branch for branch in branches if branch in network.convolutions)
+        gone = [node for node in (*branches, *sums) if node not in (keep, base)]
+        merged = parallel(*values)
+        gone.sort(key=list(network.module.graph.nodes).index)
+        return Site(self.name, tuple(gone), {keep: (merged, base)}, root)
+
+
+def _as_convolution(law: str, network: Network, base: Node, branch: Node, dims: int) -> AffineConv:
+    if branch in network.convolutions:
+        return network.convolutions[branch]
+    channels = network.shape(base)[1]
+    if channels is None:
+        raise FoldRefused(law, "how many channels there are depends on the input")
+    itself = identity(channels, dims, dtype=torch.float64)
+    if branch is base:
+        return itself
+    found, shape = cast(Elementwise, read(branch, network)), network.shape(base)
+    scale = None if found.scale is None else per_channel(law, found.scale, shape)
+    return after(itself, scale, None if found.shift is None else as_field(law, found.shift, shape))
+
+
+def _is_sum(node: Node) -> bool:
+    if node.target is not aten.add.Tensor or node.kwargs.get("alpha", 1) != 1:
+        return False
+    return all(isinstance(argument, Node) for argument in node.args)
+
+
+def _leaves(root: Node) -> tuple[list[Node], list[Node]]:
+    """The additions of a tree, and what they add up."""
+    sums, leaves, left = [root], list[Node](), [root]
+    while left:
+        for argument in left.pop().all_input_nodes:
+            if _is_sum(argument) and len(argument.users) == 1:
+                sums.append(argument)
+                left.append(argument)
+            else:
+                leaves.append(argument)
+    return sums, leaves
+
+
+def _base(network: Network, leaf: Node, leaves: list[Node]) -> Node:
+    """The input of a branch: of a convolution, or of an affine map beside one."""
+    if leaf in network.convolutions:
+        return input_of(leaf)
+    found = read(leaf, network)
+    inputs = {input_of(other) for other in leaves if other in network.convolutions}
+    return found.input if found is not None and found.input in inputs else leaf

@@ -1,0 +1,108 @@
+"""Changed convolutions become layers of an ordinary module again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.nn import Module, Parameter
+
+from ..affine import AffineConv
+from ..geometry import Site
+from ..nn import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from ..tying import Tying, Untied, parse
+from .graph import Network
+from .laws import input_of
+
+LAYERS = {
+    False: (Conv1d, Conv2d, Conv3d),
+    True: (ConvTranspose1d, ConvTranspose2d, ConvTranspose3d),
+}
+TIED = parse("tied")
+# Tyings that suit images of any size.
+UNBOUND = ("none", "tied", "tap", "c + tap")
+# In units of the dtype's precision and the field's size: what two parts that cancel each other leave.
+ROUNDING = 4
+
+
+def bias_of(
+    conv: AffineConv, input_size: tuple[int, ...] | None, dtype: torch.dtype
+) -> tuple[Tying, tuple[Tensor, ...]]:
+    """The smallest tying that has the bias, up to the rounding of ``dtype``, and its parameters."""
+    tying, parameters = conv.smallest(input_size)
+    if repr(tying) in ("none", "tied") or input_size is None:
+        return tying, parameters
+    field = conv.bias.at(conv.site(input_size))
+    level = field.flatten(1).mean(1)
+    rest = (field.flatten(1) - level[:, None]).abs().max()
+    size = max(part.abs().max() for part in (field, *_parts(conv)))
+    return (TIED, (level,)) if rest <= ROUNDING * torch.finfo(dtype).eps * size else (tying, parameters)
+
+
+def written(network: Network) -> GraphModule:
+    """The network's module, with a layer for each convolution that was changed, and nothing unused."""
+    module = network.module
+    for node in network.changed:
+        name = _layer_name(network.names[node])
+        module.add_submodule(name, _layer(network, node))
+        with module.graph.inserting_before(node):
+            called = module.graph.call_module(name, (_padded(network, node),))
+        called.meta = dict(node.meta)
+        node.replace_all_uses_with(called)
+        module.graph.erase_node(node)
+    module.graph.eliminate_dead_code()
+    module.graph.lint()
+    module.delete_all_unused_submodules()
+    module.recompile()
+    return module
+
+
+def _padded(network: Network, node: Node) -> Node:
+    """The layer's input: padded with zeros where the sides differ, which a layer cannot."""
+    source, pads = input_of(node), network.convolutions[node].geometry.pads
+    if not _is_uneven(network.convolutions[node]):
+        return source
+    around = [side for pair in reversed(pads) for side in pair]
+    return network.module.graph.call_function(torch.ops.aten.constant_pad_nd.default, (source, around))
+
+
+def _layer(network: Network, node: Node) -> Module:
+    conv, dtype = network.convolutions[node], node.meta["val"].dtype
+    geometry, size = conv.geometry, network.space(input_of(node))
+    tying, parameters = bias_of(conv, size, dtype)
+    pads = tuple(before for before, _ in geometry.pads)
+    if _is_uneven(conv):
+        pads = (0,) * geometry.dims
+        if repr(tying) not in ("none", "tied") and size is not None:
+            tying, parameters = Untied(), (conv.bias.at(conv.site(size)),)
+    words: dict[str, Any] = {"dilation": geometry.dilation, "groups": conv.groups, "bias": tying}
+    if geometry.transposed:
+        words["output_padding"] = geometry.output_padding
+    else:
+        words["padding_mode"] = geometry.padding_mode
+    if size is not None and repr(tying) not in UNBOUND:
+        words["output_size"] = Site.of(conv.out_channels, geometry, size).sized()
+    layer: Any = LAYERS[geometry.transposed][geometry.dims - 1](
+        *(conv.in_channels, conv.out_channels, geometry.kernel_size, geometry.stride, pads), **words
+    )
+    names = ["weight", *layer._bias_names]
+    for name, value in zip(names, (conv.weight, *parameters), strict=True):
+        kept = value.detach().to(dtype).clone(memory_format=torch.contiguous_format)
+        setattr(layer, name, Parameter(kept, requires_grad=False))
+    return layer
+
+
+def _is_uneven(conv: AffineConv) -> bool:
+    return any(before != after for before, after in conv.geometry.pads)
+
+
+def _parts(conv: AffineConv) -> list[Tensor]:
+    taps = [] if conv.bias.tap is None else [conv.bias.tap]
+    return [*conv.bias.maps, *taps]
+
+
+def _layer_name(weight: str) -> str:
+    """The layer's own name, from its weight's."""
+    return weight.removesuffix(".weight") if weight.endswith(".weight") else f"{weight}_conv"

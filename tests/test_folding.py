@@ -1,0 +1,290 @@
+"""Whole networks rewritten by the laws: the same function, border and interior, and what is left of them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import convbias
+from convbias.folding.driver import rewrite
+from convbias.folding.graph import trace
+from convbias.folding.laws import Refused
+from convbias.folding.rewrite import written
+
+C, SIZE = 4, 8
+
+
+def folded(model: nn.Module, x: Tensor) -> tuple[nn.Module, list[str], list[Refused]]:
+    with warnings.catch_warnings():
+        # torch's own copies of its tree specs.
+        warnings.simplefilter("ignore", FutureWarning)
+        network = trace(model, (x,))
+    applied, refused = rewrite(network)
+    return written(network), applied, refused
+
+
+def ready(model: nn.Module) -> nn.Module:
+    """In eval mode and float64, with statistics that hide nothing."""
+    for module in model.modules():
+        if isinstance(module, convbias.Conv2d) and isinstance(module.bias, Tensor):
+            nn.init.normal_(module.bias)
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            nn.init.normal_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.bias)
+    return model.eval().double()
+
+
+class Net(nn.Module):
+    """Layers, and a function of them and the input."""
+
+    def __init__(self, run: Callable[[Any, Tensor], Tensor], **layers: nn.Module) -> None:
+        super().__init__()
+        self.run = run
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+        self.register_buffer("mean", torch.randn(1, C, 1, 1))
+        self.register_buffer("map", torch.randn(1, C, SIZE, SIZE))
+        self.register_buffer("row", torch.randn(SIZE))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(self, x)
+
+
+def conv(kernel: Any = 3, padding: Any = 1, inputs: int = C, outputs: int = C, **more: Any) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, padding=padding, **more)
+
+
+def bn(channels: int = C) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels)
+
+
+def coordinates(x: Tensor) -> Tensor:
+    rows, columns = torch.linspace(-1, 1, x.shape[2]), torch.linspace(-1, 1, x.shape[3])
+    grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
+    return torch.cat([x, grid.to(x.dtype).expand(len(x), -1, -1, -1)], 1)
+
+
+def padded_by(norm: nn.BatchNorm2d, y: Tensor) -> Tensor:
+    """DBB's way: zero padding, overwritten with what the norm makes of zero."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    value = norm.bias - norm.running_mean * norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    y = F.pad(norm(y), [1] * 4)
+    for part in (y[:, :, :1], y[:, :, -1:], y[:, :, :, :1], y[:, :, :, -1:]):
+        part[:] = value.view(1, -1, 1, 1)
+    return y
+
+
+def dbb(net: Any, x: Tensor) -> Tensor:
+    pooled = net.norm3(net.pool(padded_by(net.norm1, net.point1(x))))
+    return net.norm4(net.conv(x)) + pooled + net.norm5(net.conv2(padded_by(net.norm2, net.point2(x))))
+
+
+def two(net: Any, x: Tensor) -> Tensor:
+    y = net.norm(x)
+    return net.a(y).relu() * net.b(y).sigmoid()
+
+
+# The network, the laws that apply, and the layers that are left.
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str], list[str]]] = {
+    "norm after": (
+        lambda: nn.Sequential(conv(), bn(), nn.ReLU()),
+        {"affine after"},
+        ["tied"],
+    ),
+    "norm before padding": (lambda: nn.Sequential(bn(), conv()), {"affine before"}, ["tap"]),
+    "norm before no padding": (lambda: nn.Sequential(bn(), conv(padding=0)), {"affine before"}, ["tied"]),
+    "norm before two": (
+        lambda: Net(
+            two,
+            norm=bn(),
+            a=conv(),
+            b=conv(groups=C, bias=False),
+        ),
+        {"affine before"},
+        ["tap", "tap"],
+    ),
+    "normalised": (
+        lambda: Net(lambda n, x: n.conv((x - n.mean) / 0.7), conv=conv(stride=2)),
+        {"affine before"},
+        ["tap"],
+    ),
+    "other spellings": (
+        lambda: Net(lambda n, x: 2 - n.conv(3 * -x + n.mean.flatten()[:, None, None]) / 4, conv=conv()),
+        {"affine before", "affine after"},
+        ["tap"],
+    ),
+    "map after": (lambda: Net(lambda n, x: n.conv(x) + n.map, conv=conv()), {"affine after"}, ["untied"]),
+    "columns after": (lambda: Net(lambda n, x: n.conv(x) + n.row, conv=conv()), {"affine after"}, ["c + w"]),
+    "map before": (lambda: Net(lambda n, x: n.conv(x + n.map), conv=conv()), {"affine before"}, ["untied"]),
+    "coordinates": (
+        lambda: Net(lambda n, x: n.conv(coordinates(x)), conv=conv(inputs=C + 2)),
+        {"constant channels"},
+        ["untied"],
+    ),
+    "a plane of ones": (
+        lambda: Net(
+            lambda n, x: n.conv(torch.cat([torch.ones_like(x[:, :1]), x], 1)), conv=conv(inputs=C + 1)
+        ),
+        set(),
+        [],
+    ),
+    "constant padding": (
+        lambda: nn.Sequential(nn.ConstantPad2d(1, 0.7), conv(padding=0)),
+        {"constant padding"},
+        ["tap"],
+    ),
+    "uneven padding": (
+        lambda: nn.Sequential(nn.ConstantPad2d((1, 2, 0, 1), 0.7), conv(padding=0)),
+        {"constant padding"},
+        ["untied"],
+    ),
+    "pointwise before": (
+        lambda: nn.Sequential(conv(1, 0, C, 2 * C), bn(2 * C), conv(3, 1, 2 * C, C)),
+        {"composition"},
+        ["tap"],
+    ),
+    "RepVGG": (
+        lambda: Net(
+            lambda n, x: n.b3(n.c3(x)) + n.b1(n.c1(x)) + n.b0(x),
+            **{"c3": conv(bias=False), "c1": conv(1, 0, bias=False), "b3": bn(), "b1": bn(), "b0": bn()},
+        ),
+        {"affine after", "parallel branches"},
+        ["tied"],
+    ),
+    "ACNet": (
+        lambda: Net(
+            lambda n, x: n.a(x) + n.b(x) + n.c(x),
+            **{"a": conv(), "b": conv((3, 1), (1, 0)), "c": conv((1, 3), (0, 1))},
+        ),
+        {"parallel branches"},
+        ["tied"],
+    ),
+    "identity": (
+        lambda: Net(lambda n, x: x + n.conv(x), conv=conv(groups=2)),
+        {"parallel branches"},
+        ["tied"],
+    ),
+    "DBB": (
+        lambda: Net(
+            dbb,
+            **{"conv": conv(bias=False), "point1": conv(1, 0, bias=False), "point2": conv(1, 0, bias=False)},
+            **{"conv2": conv(3, 0, bias=False), "pool": nn.AvgPool2d(3, 1)},
+            **{f"norm{i}": bn() for i in range(1, 6)},
+        ),
+        {"affine after", "constant padding", "composition", "parallel branches"},
+        ["tied"],
+    ),
+    "our layers": (
+        lambda: nn.Sequential(
+            convbias.Conv2d(C, C, 3, padding=1, bias="c h", output_size=(SIZE, SIZE)), bn(), nn.ReLU()
+        ),
+        {"affine after"},
+        ["c h"],
+    ),
+    "transposed": (
+        lambda: nn.Sequential(nn.ConvTranspose2d(C, C, 4, 2, 1), bn()),
+        {"affine after"},
+        ["tied"],
+    ),
+    "circular": (
+        lambda: nn.Sequential(bn(), convbias.Conv2d(C, C, 3, padding=1, padding_mode="circular")),
+        {"affine before"},
+        ["tied"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NETWORKS)
+def test_a_network_is_the_same_function_in_fewer_layers(case: str) -> None:
+    make, laws, left = NETWORKS[case]
+    model, x = ready(make()), torch.randn(2, C, SIZE, SIZE, dtype=torch.float64)
+    expected = model(x)
+    result, applied, _ = folded(model, x)
+    assert set(applied) >= laws
+    ours = [
+        module
+        for module in result.modules()
+        if isinstance(module, convbias.Conv2d | convbias.ConvTranspose2d)
+    ]
+    assert [repr(layer.tying) for layer in ours] == left
+    if laws:
+        assert not any("batch_norm" in str(node.target) for node in result.graph.nodes)  # pyright: ignore
+    for images in (x, torch.zeros_like(x), torch.ones_like(x), 3 * x.flip(0)):
+        apart = (result(images) - model(images)).abs()
+        limit = 1e-12 * expected.abs().max()
+        assert apart[..., 1:-1, 1:-1].max() <= limit
+        assert apart.max() <= limit
+
+
+def reads_twice(net: Any, x: Tensor) -> Tensor:
+    y = net.conv(x)
+    return net.norm(y) * y
+
+
+REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
+    "read twice": (
+        lambda: Net(reads_twice, conv=conv(), norm=bn()),
+        "affine after",
+        "the convolution's output is also used by mul: it would run twice",
+    ),
+    "norm read elsewhere": (
+        lambda: Net(lambda n, x: (y := n.norm(x)) + n.conv(y).relu(), conv=conv(), norm=bn()),
+        "affine before",
+        "its output is also used by add: nothing would be saved",
+    ),
+    "a scale along the width, as long as the channels": (
+        lambda: Net(lambda n, x: n.conv(x[..., :C]) * n.row[:C], conv=conv()),
+        "affine after",
+        "the scale differs from place to place",
+    ),
+    "a constant of the kernel's size": (
+        lambda: Net(lambda n, x: n.conv(x[..., :3] * n.row[:3]), conv=conv()),
+        "affine before",
+        "the scale differs from place to place",
+    ),
+    "within the batch": (
+        lambda: Net(lambda n, x: n.conv(x) + n.map[:, :2].reshape(2, 1, SIZE, SIZE), conv=conv()),
+        "affine after",
+        "the constant differs within the batch",
+    ),
+    "cropping": (
+        lambda: nn.Sequential(nn.ZeroPad2d(-1), conv(padding=0)),
+        "constant padding",
+        "crops the image",
+    ),
+    "reflected": (
+        lambda: nn.Sequential(nn.ReflectionPad2d(1), conv(padding=0)),
+        "constant padding",
+        "reflect",
+    ),
+    "pointwise with padding": (
+        lambda: nn.Sequential(conv(1, 1), conv()),
+        "composition",
+        "neither is a 1×1 convolution without padding",
+    ),
+    "a sum with something else": (
+        lambda: Net(lambda n, x: n.conv(x) + n.point(x) + x.relu(), conv=conv(), point=conv(1, 0)),
+        "parallel branches",
+        "a part of the sum is no branch of the same input",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_not_exact_or_saves_nothing_is_refused_with_a_reason(case: str) -> None:
+    make, law, said = REFUSED[case]
+    model, x = ready(make()), torch.randn(2, C, SIZE, SIZE, dtype=torch.float64)
+    result, _, refused = folded(model, x)
+    assert any(place.law == law and said in place.reason for place in refused), refused
+    assert (result(x) - model(x)).abs().max() <= 1e-12 * model(x).abs().max()
