@@ -1,9 +1,8 @@
-"""Which kernel runs a call, and why not the others."""
+"""Which kernel runs a call."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,28 +12,9 @@ from . import aten
 from .call import Call
 
 
-@dataclass(frozen=True)
-class Route:
-    """The chosen kernel's name and, for each faster one that was passed over, the reason."""
-
-    kernel: str
-    passed_over: tuple[tuple[str, str], ...]
-
-
-def choose(call: Call) -> Route:
-    """The first kernel, fastest first, that can run ``call``; the last one can run all."""
-    passed_over: list[tuple[str, str]] = []
-    for name, (_, refusal) in KERNELS.items():
-        reason = refusal(call)
-        if reason is None:
-            return Route(name, tuple(passed_over))
-        passed_over.append((name, reason))
-    raise AssertionError("the last kernel refuses nothing")
-
-
 def run(call: Call) -> Tensor:
-    """Run ``call`` by the kernel that :func:`choose` names."""
-    kernel, _ = KERNELS[choose(call).kernel]
+    """Run ``call`` by the first kernel, fastest first, that does not refuse it; the last one refuses nothing."""
+    kernel = next(kernel for kernel, refusal in KERNELS.values() if refusal(call) is None)
     return kernel(call)
 
 

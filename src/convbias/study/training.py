@@ -112,10 +112,12 @@ class Training:
         self.network = team.wrapped(network)
         self.called = cast(Module, torch.compile(self.network)) if recipe.compiled else self.network
         groups = [group for group in param_groups(self.network, recipe.weight_decay) if group["params"]]
+        # A tenth of a small network's step; torch has no fused step for complex numbers.
+        known = {"lr": recipe.learning_rate, "fused": not any(p.is_complex() for p in network.parameters())}
         self.optimizer = (
-            torch.optim.AdamW(groups, lr=recipe.learning_rate)
+            torch.optim.AdamW(groups, **known)
             if recipe.optimizer == "adamw"
-            else torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=MOMENTUM, nesterov=True)
+            else torch.optim.SGD(groups, **known, momentum=MOMENTUM, nesterov=True)
         )
         self.done = 0
         self.curve: list[float] = []
