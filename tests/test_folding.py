@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import convbias
-from convbias.folding.driver import rewrite
+from convbias.folding.costs import TARGETS
+from convbias.folding.driver import LAWS, rewrite
 from convbias.folding.graph import trace
 from convbias.folding.laws import Refused
 from convbias.folding.rewrite import written
@@ -25,8 +26,8 @@ def folded(model: nn.Module, x: Tensor) -> tuple[nn.Module, list[str], list[Refu
         # torch's own copies of its tree specs.
         warnings.simplefilter("ignore", FutureWarning)
         network = trace(model, (x,))
-    applied, refused = rewrite(network)
-    return written(network), applied, refused
+    folds, refused = rewrite(network, TARGETS["eager"], forced=tuple(LAWS))
+    return written(network), [fold.law for fold in folds], refused
 
 
 def ready(model: nn.Module) -> nn.Module:

@@ -16,7 +16,7 @@ HOUSE = Path(__file__).resolve().parents[1] / "src" / "convbias"
 FLOORS = {
     "ground": ["errors", "outputs", "geometry", "tying"],
     "first": ["affine", "ops"],
-    "second": ["functional", "nn", "folding"],
+    "second": ["functional", "nn", "verifying", "folding"],
     "names": ["__init__"],
     "top": ["plots", "study", "explaining", "cli", "__main__"],
 }

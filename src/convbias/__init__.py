@@ -5,6 +5,7 @@ y = act( b + Σ k·x ),    b one number per filter (tied), per filter and place 
 
 from . import functional
 from .errors import ShapeError, SurgeryError, TyingError
+from .folding import Folded, fold
 from .geometry import Geometry, Site
 from .nn import (
     Bias,
@@ -29,6 +30,7 @@ from .nn import (
     to_torch,
 )
 from .tying import Regions, Tying, parse, refines
+from .verifying import Verdict, verify
 
 __version__ = "0.1.0"
 
@@ -42,6 +44,7 @@ __all__ = [
     "ConvTranspose3d",
     "Converted",
     "Decomposition",
+    "Folded",
     "Geometry",
     "LazyConv1d",
     "LazyConv2d",
@@ -56,11 +59,14 @@ __all__ = [
     "SurgeryError",
     "Tying",
     "TyingError",
+    "Verdict",
     "decompose",
+    "fold",
     "functional",
     "param_groups",
     "parse",
     "refines",
     "retie",
     "to_torch",
+    "verify",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -46,22 +45,22 @@ def read(node: Node, value: Value) -> tuple[AffineConv, str] | None:
     if node.target not in KINDS:
         return None
     dims, transposed = KINDS[node.target]
-    given = _given(node)
-    weight, bias = value(given["weight"]), given.get("bias")
+    words = given(node)
+    weight, bias = value(words["weight"]), words.get("bias")
     level = None if bias is None else value(bias)
     if weight is None or (bias is not None and level is None):
         return None
     geometry = Geometry.of(
         dims,
         tuple(weight.shape[2:]),
-        _each(given.get("stride", 1), dims),
-        given["padding"] if isinstance(given.get("padding"), str) else _each(given.get("padding", 0), dims),
-        _each(given.get("dilation", 1), dims),
+        _each(words.get("stride", 1), dims),
+        words["padding"] if isinstance(words.get("padding"), str) else _each(words.get("padding", 0), dims),
+        _each(words.get("dilation", 1), dims),
         transposed=transposed,
-        output_padding=_each(given.get("output_padding", 0), dims),
+        output_padding=_each(words.get("output_padding", 0), dims),
     )
     field = Field() if level is None else tied(level, dims)
-    return AffineConv(weight, geometry, given.get("groups", 1), field), str(given["weight"].target)
+    return AffineConv(weight, geometry, words.get("groups", 1), field), str(words["weight"].target)
 
 
 def _ours(node: Node, value: Value) -> tuple[AffineConv, str] | None:
@@ -89,20 +88,20 @@ def _ours(node: Node, value: Value) -> tuple[AffineConv, str] | None:
 def _pool(node: Node) -> tuple[AffineConv, str] | None:
     """Average pooling over windows that count their padding, or have none."""
     dims = POOLS[node.target]
-    given = _given(node)
-    padding = _each(given.get("padding", 0), dims)
-    counted = given.get("count_include_pad", True) or not any(padding)
-    if given.get("ceil_mode") or given.get("divisor_override") is not None or not counted:
+    words = given(node)
+    padding = _each(words.get("padding", 0), dims)
+    counted = words.get("count_include_pad", True) or not any(padding)
+    if words.get("ceil_mode") or words.get("divisor_override") is not None or not counted:
         return None
     value = node.meta.get("val")
     if not isinstance(value, Tensor) or not isinstance(value.shape[1], int):
         return None
-    kernel = _each(given["kernel_size"], dims)
-    stride = _each(given.get("stride") or kernel, dims)
+    kernel = _each(words["kernel_size"], dims)
+    stride = _each(words.get("stride") or kernel, dims)
     return average_pool(value.shape[1], dims, kernel, stride, padding, torch.float64), node.name
 
 
-def _given(node: Node) -> dict[str, Any]:
+def given(node: Node) -> dict[str, Any]:
     """The operator's arguments by their names, as far as they are given."""
     operator: Any = node.target
     names = [argument.name for argument in operator._schema.arguments]
@@ -113,10 +112,3 @@ def _each(number: int | Sequence[int], dims: int) -> tuple[int, ...]:
     if isinstance(number, int):
         return (number,) * dims
     return tuple(number) * (dims if len(number) == 1 else 1)
-
-
-def work(conv: AffineConv, output_size: Sequence[int]) -> int:
-    """Multiplications for one image."""
-    per_place = conv.weight.numel() // (conv.in_channels if conv.geometry.transposed else conv.out_channels)
-    channels = conv.in_channels if conv.geometry.transposed else conv.out_channels
-    return per_place * channels * math.prod(output_size)

@@ -1,30 +1,120 @@
-"""Law after law, until none applies."""
+"""Law after law, where it pays, until none applies."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from torch.fx import Node
+
+from .activations import ShiftedReLU
+from .costs import Cost, Target, cost, cost_of_convolution
+from .evaluation import ROUNDING, disagreement
 from .graph import Network
-from .laws import AffineAfter, AffineBefore, ConstantChannels, ConstantPadding, Law, Refused, Site, apply
-from .merging import Composition, ParallelBranches
-
-ALL: Final[Sequence[Law]] = (
-    *(AffineAfter(), AffineBefore(), ConstantChannels(), ConstantPadding()),
-    *(ParallelBranches(), Composition()),
+from .laws import (
+    AffineAfter,
+    AffineBefore,
+    ConstantChannels,
+    ConstantPadding,
+    Law,
+    Refused,
+    Site,
+    apply,
+    input_of,
 )
+from .layouts import IntoLinear, TokenBias
+from .merging import Composition, ParallelBranches
+from .report import Fold
+from .rewrite import bias_of
+
+# In the order in which they are tried: what costs nothing first.
+LAWS: Final[dict[str, Law]] = {
+    law.name: law
+    for law in (
+        *(AffineAfter(), TokenBias(), ConstantChannels(), ParallelBranches(), ShiftedReLU()),
+        *(AffineBefore(), ConstantPadding(), Composition(), IntoLinear()),
+    )
+}
 
 
-def rewrite(network: Network, laws: Sequence[Law] = ALL) -> tuple[list[str], list[Refused]]:
-    """Apply every legal law; the names of those applied, in order, and the places that were refused."""
-    applied: list[str] = []
-    while (site := _next(network, laws)) is not None:
-        apply(network, site)
-        applied.append(site.law)
-    found = [place for law in laws for place in law.find(network)]
-    return applied, [place for place in found if isinstance(place, Refused)]
+def rewrite(
+    network: Network,
+    target: Target,
+    laws: Sequence[str] = tuple(LAWS),
+    forced: Sequence[str] = (),
+    on_fold: Callable[[Fold], None] = lambda fold: None,
+) -> tuple[list[Fold], list[Refused]]:
+    """Apply ``laws`` where they are legal and, but for the ``forced``, lower the price on ``target``.
+
+    The folds in their order, and the places that were refused in the end.
+    """
+    folds: list[Fold] = []
+    while True:
+        before, refused = len(folds), list[Refused]()
+        for place in (place for law in laws for place in LAWS[law].find(network)):
+            done = (
+                place if isinstance(place, Refused) else _decided(network, place, target, place.law in forced)
+            )
+            if isinstance(done, Refused):
+                refused.append(done)
+            else:
+                folds.append(done)
+                on_fold(done)
+        if len(folds) == before:
+            return folds, refused
 
 
-def _next(network: Network, laws: Sequence[Law]) -> Site | None:
-    places = (place for law in laws for place in law.find(network))
-    return next((place for place in places if isinstance(place, Site)), None)
+def _decided(network: Network, site: Site, target: Target, forced: bool) -> Fold | Refused:
+    """``site`` applied; or refused, and why."""
+    name = network.label(next(iter((*site.becomes, *site.rewritten))))
+    for node in (*site.becomes, *(node for node in site.gone if node in network.convolutions)):
+        others = network.shares(node)
+        if others:
+            return Refused(site.law, network.label(node), f"its weight is shared with {', '.join(others)}")
+    before, after = cost(network, site.nodes, target), _afterwards(network, site, target)
+    if not forced and not after.price < before.price:
+        return Refused(
+            site.law,
+            name,
+            f"it would cost {after.price / before.price - 1:+.0%}" if before.price else "it saves nothing",
+        )
+    apart = disagreement(network, site)
+    if apart > ROUNDING:
+        return Refused(
+            site.law,
+            name,
+            f"a bug in convbias, please report it: the rewriting is {apart:.2g} off and was not made",
+        )
+    gone = tuple(network.label(node) for node in site.gone if cost(network, [node], target).nodes)
+    apply(network, site)
+    fields = {network.label(node): _field(network, node) for node in site.becomes}
+    return Fold(
+        site.law,
+        name,
+        gone,
+        {label: tying for label, (tying, _) in fields.items()},
+        sum(numbers for _, numbers in fields.values()),
+        before,
+        after,
+    )
+
+
+def _afterwards(network: Network, site: Site, target: Target) -> Cost:
+    total = cost(network, [*site.rewritten, *site.between], target)
+    for node, (conv, source) in site.becomes.items():
+        total += cost_of_convolution(network, node, conv, source, target)
+    return total
+
+
+def _field(network: Network, node: Node) -> tuple[str, int]:
+    """The tying of a convolution's bias, and how many numbers it has."""
+    conv = network.convolutions[node]
+    tying, parameters = bias_of(conv, network.space(input_of(node)), node.meta["val"].dtype)
+    return repr(tying), sum(math.prod(parameter.shape) for parameter in parameters)
+
+
+def every(network: Network) -> Iterator[Site | Refused]:
+    """Every place where a law applies, or nearly does."""
+    for law in LAWS.values():
+        yield from law.find(network)

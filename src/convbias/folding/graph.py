@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast, final
 
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
-from torch.nn import Module
+from torch.nn import Module, Parameter
 
 from ..affine import AffineConv
 from .convolutions import read
@@ -25,26 +27,81 @@ RANDOM = torch.Tag.nondeterministic_seeded
 class Network:
     """A traced network: its graph, and what the laws have found out about the nodes.
 
-    ``convolutions`` are those whose weight and bias are known, as values in float64; ``changed`` are the
-    ones that a law has made or changed.
+    ``convolutions`` are those whose weight and bias are known, as values in float64; ``names`` are their
+    weights'; ``changed`` are the ones that a law has made or changed, ``erased`` what is no longer there.
     """
 
     module: GraphModule
     constants: dict[Node, Tensor]
     convolutions: dict[Node, AffineConv]
     names: dict[Node, str]
-    changed: set[Node]
+    changed: set[Node] = field(default_factory=set[Node])
+    erased: set[Node] = field(default_factory=set[Node])
 
     @property
     def nodes(self) -> Iterator[Node]:
-        """In their order, as they are now."""
-        return iter(list(self.module.graph.nodes))
+        """In their order, without those that are erased on the way."""
+        for node in list(self.module.graph.nodes):
+            if node not in self.erased:
+                yield node
 
     def forget(self, node: Node) -> None:
         """Erase a node that nobody uses."""
         self.convolutions.pop(node, None)
         self.changed.discard(node)
+        self.erased.add(node)
         self.module.graph.erase_node(node)
+
+    def rewrite(self, node: Node, operator: Any, arguments: tuple[Any, ...]) -> None:
+        """Give ``node`` another operator and other arguments; tensors among them become constants.
+
+        One in the place of a parameter that only ``node`` reads takes its name.
+        """
+        known = {i: argument for i, argument in enumerate(node.args) if isinstance(argument, Node)}
+
+        def placed(i: int, argument: Any) -> Any:
+            if isinstance(argument, (list, tuple)):
+                return [placed(-1, one) for one in cast(Sequence[Any], argument)]
+            if not isinstance(argument, Tensor):
+                return argument
+            value, old, name = argument.to(node.meta["val"].dtype), known.get(i), f"{node.name}_constant"
+            if old is not None and old.op == "get_attr" and len(old.users) == 1:
+                name = str(old.target)
+            return self._constant(name, value, node)
+
+        made = tuple(placed(i, argument) for i, argument in enumerate(arguments))
+        node.target, node.args, node.kwargs = operator, made, {}
+
+    def _constant(self, name: str, value: Tensor, before: Node) -> Node:
+        path, _, last = name.rpartition(".")
+        holder = self.module.get_submodule(path)
+        if isinstance(getattr(holder, last, None), Parameter):
+            setattr(holder, last, Parameter(value, requires_grad=False))
+        else:
+            while hasattr(holder, last):
+                last += "_"
+            holder.register_buffer(last, value)
+        with self.module.graph.inserting_before(before):
+            node = self.module.graph.get_attr(f"{path}.{last}" if path else last)
+        node.meta["val"] = self.constants[node] = value
+        return node
+
+    def label(self, node: Node) -> str:
+        """What a person calls the node: the layer it stands in, or else its name in the graph."""
+        if node in self.names:
+            return layer_name(self.names[node])
+        stack = list(node.meta.get("nn_module_stack", {}).values())
+        return (stack[-1][0] if stack else "") or node.name
+
+    def shares(self, node: Node) -> list[str]:
+        """The other nodes that read the convolution's own weight."""
+        weight = node.args[1]
+        if node in self.changed or not isinstance(weight, Node) or weight not in self.constants:
+            return []
+        place = self.constants[weight].data_ptr()
+        alike = [n for n, value in self.constants.items() if n.op == "get_attr" and value.data_ptr() == place]
+        users = [user for one in alike for user in one.users if user is not node]
+        return [self.label(user) for user in users] if place else []
 
     def value(self, argument: object) -> Tensor | None:
         """The constant that an argument of a node is, in float64: a number, or a tensor known beforehand."""
@@ -73,12 +130,26 @@ class Network:
         return known if sizes and len(known) == len(sizes) else None
 
 
-def trace(model: Module, example_inputs: tuple[Any, ...], dynamic_shapes: Any = None) -> Network:
-    """The graph of ``model`` in eval mode, in torch's operators without mutation."""
-    program = torch.export.export(model, example_inputs, dynamic_shapes=dynamic_shapes, strict=False)
-    module = cast(GraphModule, program.run_decompositions({}).module(check_guards=False))
+def layer_name(weight: str) -> str:
+    """The layer's own name, from its weight's."""
+    return weight.removesuffix(".weight") if weight.endswith(".weight") else f"{weight}_conv"
+
+
+def trace(
+    model: Module | ExportedProgram, example_inputs: tuple[Any, ...], dynamic_shapes: Any = None
+) -> Network:
+    """The graph of ``model``, in torch's operators without mutation."""
+    program = (
+        model
+        if isinstance(model, ExportedProgram)
+        else torch.export.export(model, example_inputs, dynamic_shapes=dynamic_shapes, strict=False)
+    )
+    with warnings.catch_warnings():
+        # torch copies its own tree specs in a way that it warns of.
+        warnings.simplefilter("ignore", FutureWarning)
+        module = cast(GraphModule, program.run_decompositions({}).module(check_guards=False))
     constants = _constants(module)
-    network = Network(module, constants, {}, {}, set())
+    network = Network(module, constants, {}, {})
     for node in network.nodes:
         found = read(node, network.value)
         if found is not None:
@@ -92,7 +163,10 @@ def _constants(module: GraphModule) -> dict[Node, Tensor]:
     Sizes that depend on the input are no constants, and nothing is that is computed from one.
     """
     found: dict[Node, Any] = {}
+    written = {node.args[0] for node in module.graph.nodes if node.target is torch.ops.aten.copy_.default}
     for node in module.graph.nodes:
+        if node in written:
+            continue
         if node.op == "get_attr":
             found[node] = operator.attrgetter(str(node.target))(module)
         elif node.op == "call_function" and _computable(node, found):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast, final
 
 import torch
@@ -23,15 +24,24 @@ aten = torch.ops.aten
 @final
 @dataclass(frozen=True, eq=False)
 class Site:
-    """A place where a law applies: what goes, and the convolutions that take it up.
+    """A place where a law applies, and what it does there.
 
-    ``becomes`` gives, by convolution, its new value and input.
+    ``gone`` are the nodes that go; ``becomes`` gives, by convolution, its new value and input; ``rewritten``,
+    by node, its new operator and arguments, tensors among them being new constants; ``instead``, by node,
+    what its users read from now on. ``between`` are nodes that stay as they are among those.
     """
 
     law: str
     gone: tuple[Node, ...]
     becomes: dict[Node, tuple[AffineConv, Node]]
-    result: Node | None = None  # the node whose users read the one convolution from now on
+    instead: dict[Node, Node] = field(default_factory=dict[Node, Node])
+    rewritten: dict[Node, tuple[Any, tuple[Any, ...]]] = field(default_factory=dict[Node, Any])
+    between: tuple[Node, ...] = ()
+
+    @property
+    def nodes(self) -> set[Node]:
+        """All that take part."""
+        return {*self.gone, *self.becomes, *self.rewritten, *self.between}
 
 
 @final
@@ -40,7 +50,7 @@ class Refused:
     """A place where a law nearly applies, and why it does not."""
 
     law: str
-    node: str
+    layer: str
     reason: str
 
 
@@ -53,11 +63,11 @@ class Law(ABC):
     def find(self, network: Network) -> Iterator[Site | Refused]:
         """Every place, as the graph is now."""
 
-    def _tried(self, node: Node, make: Callable[[], Site]) -> Site | Refused:
+    def tried(self, network: Network, node: Node, make: Callable[[], Site]) -> Site | Refused:
         try:
             return make()
         except FoldRefused as refused:
-            return Refused(self.name, node.name, refused.reason)
+            return Refused(self.name, network.label(node), refused.reason)
 
 
 @final
@@ -70,11 +80,15 @@ class AffineAfter(Law):
         for node in network.nodes:
             found = read(node, network)
             if found is not None and found.input in network.convolutions:
-                yield self._tried(node, lambda node=node, found=found: self._site(network, node, found))
+                yield self.tried(
+                    network, node, lambda node=node, found=found: self._site(network, node, found)
+                )
 
     def _site(self, network: Network, node: Node, found: Elementwise) -> Site:
         conv, source = network.convolutions[found.input], found.input
-        others = [user.name for user in _users(source) if user is not node and user not in _parts(node)]
+        others = [
+            network.label(user) for user in source.users if user is not node and user not in parts(node)
+        ]
         if others:
             raise FoldRefused(
                 self.name, f"the convolution's output is also used by {', '.join(others)}: it would run twice"
@@ -84,9 +98,8 @@ class AffineAfter(Law):
         shift = None if found.shift is None else as_field(self.name, found.shift, shape)
         if network.shape(node) != shape:
             raise FoldRefused(self.name, f"it makes {shape} into {network.shape(node)}")
-        return Site(
-            self.name, (*_parts(node), node), {source: (after(conv, scale, shift), input_of(source))}, node
-        )
+        becomes = {source: (after(conv, scale, shift), input_of(source))}
+        return Site(self.name, (*parts(node), node), becomes, {node: source})
 
 
 @final
@@ -99,10 +112,12 @@ class AffineBefore(Law):
         for node in network.nodes:
             found = read(node, network)
             if found is not None and any(user in network.convolutions for user in node.users):
-                yield self._tried(node, lambda node=node, found=found: self._site(network, node, found))
+                yield self.tried(
+                    network, node, lambda node=node, found=found: self._site(network, node, found)
+                )
 
     def _site(self, network: Network, node: Node, found: Elementwise) -> Site:
-        others = [user.name for user in node.users if user not in network.convolutions]
+        others = [network.label(user) for user in node.users if user not in network.convolutions]
         if others:
             raise FoldRefused(
                 self.name, f"its output is also used by {', '.join(others)}: nothing would be saved"
@@ -116,7 +131,7 @@ class AffineBefore(Law):
         for user in node.users:
             conv = network.convolutions[user]
             becomes[user] = (before(conv, scale, shift, network.space(node)), found.input)
-        return Site(self.name, (*_parts(node), node), becomes)
+        return Site(self.name, (*parts(node), node), becomes)
 
 
 @final
@@ -132,14 +147,14 @@ class ConstantChannels(Law):
             parts: Any = node.args[0]
             constant = [part in network.constants for part in parts]
             if any(constant) and not all(constant) and any(u in network.convolutions for u in node.users):
-                yield self._tried(node, lambda node=node: self._site(network, node))
+                yield self.tried(network, node, lambda node=node: self._site(network, node))
 
     def _site(self, network: Network, node: Node) -> Site:
         parts: Any = node.args[0]
         rest = [part for part in parts if part not in network.constants]
         if len(rest) > 1:
             raise FoldRefused(self.name, "several parts are no constants, and stay together in a concat")
-        others = [user.name for user in node.users if user not in network.convolutions]
+        others = [network.label(user) for user in node.users if user not in network.convolutions]
         if others:
             raise FoldRefused(
                 self.name, f"the concat is also used by {', '.join(others)}: nothing would be saved"
@@ -170,12 +185,12 @@ class ConstantPadding(Law):
         for node in network.nodes:
             ends = node.target in (*borders.PADS, *borders.WRITES)
             if ends and any(user in network.convolutions for user in node.users):
-                yield self._tried(node, lambda node=node: self._site(network, node))
+                yield self.tried(network, node, lambda node=node: self._site(network, node))
 
     def _site(self, network: Network, node: Node) -> Site:
         x, around, value, chain = borders.border(network, node)
-        others = [user.name for user in node.users if user not in network.convolutions]
-        others += [u.name for one in chain[:-1] for u in one.users if u not in chain]
+        others = [network.label(user) for user in node.users if user not in network.convolutions]
+        others += [network.label(u) for one in chain[:-1] for u in one.users if u not in chain]
         if others:
             raise FoldRefused(self.name, f"it is also used by {', '.join(others)}: nothing would be saved")
         becomes = {
@@ -184,20 +199,16 @@ class ConstantPadding(Law):
         return Site(self.name, tuple(chain), becomes)
 
 
-LAWS: dict[str, Law] = {
-    law.name: law for law in (AffineAfter(), AffineBefore(), ConstantChannels(), ConstantPadding())
-}
-
-
 def apply(network: Network, site: Site) -> None:
     """Rewrite the graph."""
     for conv, (value, source) in site.becomes.items():
         network.convolutions[conv] = value
         network.changed.add(conv)
         conv.replace_input_with(input_of(conv), source)
-    if site.result is not None:
-        (conv,) = site.becomes
-        site.result.replace_all_uses_with(conv)
+    for node, (function, arguments) in site.rewritten.items():
+        network.rewrite(node, function, arguments)
+    for node, other in site.instead.items():
+        node.replace_all_uses_with(other)
     for node in reversed(site.gone):
         if not node.users:
             network.forget(node)
@@ -243,12 +254,6 @@ def _one_of_batch(law: str, value: Tensor) -> Tensor:
     return first[0]
 
 
-def _users(node: Node) -> list[Node]:
-    return list(node.users)
-
-
-def _parts(node: Node) -> tuple[Node, ...]:
+def parts(node: Node) -> tuple[Node, ...]:
     """The node that a result was taken out of, which goes with it: BatchNorm's."""
-    source = node.args[0]
-    several = node.op == "call_function" and getattr(node.target, "__name__", "") == "getitem"
-    return (source,) if several and isinstance(source, Node) else ()
+    return (cast(Node, node.args[0]),) if node.target is operator.getitem else ()

@@ -12,7 +12,7 @@ from ..affine import AffineConv, after, compose, identity, parallel
 from ..errors import FoldRefused
 from .elementwise import Elementwise, read
 from .graph import Network
-from .laws import Law, Refused, Site, as_field, input_of, per_channel
+from .laws import Law, Refused, Site, as_field, input_of, parts, per_channel
 
 aten = torch.ops.aten
 
@@ -26,11 +26,11 @@ class Composition(Law):
     def find(self, network: Network) -> Iterator[Site | Refused]:
         for node in network.nodes:
             if node in network.convolutions and input_of(node) in network.convolutions:
-                yield self._tried(node, lambda node=node: self._site(network, node))
+                yield self.tried(network, node, lambda node=node: self._site(network, node))
 
     def _site(self, network: Network, node: Node) -> Site:
         source = input_of(node)
-        others = [user.name for user in source.users if user is not node]
+        others = [network.label(user) for user in source.users if user is not node]
         if others:
             raise FoldRefused(self.name, f"the first one's output is also used by {', '.join(others)}")
         first, second = network.convolutions[source], network.convolutions[node]
@@ -59,8 +59,8 @@ class ParallelBranches(Law):
         for base, branches in by_input.items():
             convs = [branch for branch in branches if branch in network.convolutions]
             if len(branches) > 1 and convs:
-                yield self._tried(
-                    node, lambda b=base, x=branches, s=sums: self._site(network, b, x, leaves, s)
+                yield self.tried(
+                    network, node, lambda b=base, x=branches, s=sums: self._site(network, b, x, leaves, s)
                 )
 
     def _site(
@@ -70,16 +70,17 @@ class ParallelBranches(Law):
             raise FoldRefused(self.name, "a part of the sum is no branch of the same input")
         root = sums[0]
         for branch in branches:
-            others = [user.name for user in branch.users if user not in sums]
+            others = [network.label(user) for user in branch.users if user not in sums]
             if branch is not base and others:
-                raise FoldRefused(self.name, f"{branch.name} is also used by {', '.join(others)}")
+                raise FoldRefused(self.name, f"{network.label(branch)} is also used by {', '.join(others)}")
         dims = len(network.shape(base)) - 2
         values = [_as_convolution(self.name, network, base, branch, dims) for branch in branches]
         keep = next(branch for branch in branches if branch in network.convolutions)
-        gone = [node for node in (*branches, *sums) if node not in (keep, base)]
+        taken = [part for branch in branches if branch not in network.convolutions for part in parts(branch)]
+        gone = [node for node in (*taken, *branches, *sums) if node not in (keep, base)]
         merged = parallel(*values)
         gone.sort(key=list(network.module.graph.nodes).index)
-        return Site(self.name, tuple(gone), {keep: (merged, base)}, root)
+        return Site(self.name, tuple(gone), {keep: (merged, base)}, {root: keep})
 
 
 def _as_convolution(law: str, network: Network, base: Node, branch: Node, dims: int) -> AffineConv:

@@ -13,7 +13,7 @@ from ..affine import AffineConv
 from ..geometry import Site
 from ..nn import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from ..tying import Tying, Untied, parse
-from .graph import Network
+from .graph import Network, layer_name
 from .laws import input_of
 
 LAYERS = {
@@ -45,7 +45,7 @@ def written(network: Network) -> GraphModule:
     """The network's module, with a layer for each convolution that was changed, and nothing unused."""
     module = network.module
     for node in network.changed:
-        name = _layer_name(network.names[node])
+        name = layer_name(network.names[node])
         module.add_submodule(name, _layer(network, node))
         with module.graph.inserting_before(node):
             called = module.graph.call_module(name, (_padded(network, node),))
@@ -101,8 +101,3 @@ def _is_uneven(conv: AffineConv) -> bool:
 def _parts(conv: AffineConv) -> list[Tensor]:
     taps = [] if conv.bias.tap is None else [conv.bias.tap]
     return [*conv.bias.maps, *taps]
-
-
-def _layer_name(weight: str) -> str:
-    """The layer's own name, from its weight's."""
-    return weight.removesuffix(".weight") if weight.endswith(".weight") else f"{weight}_conv"

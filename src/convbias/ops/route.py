@@ -13,7 +13,7 @@ from .call import Call
 
 
 def run(call: Call) -> Tensor:
-    """Run ``call`` by the first kernel, fastest first, that does not refuse it; the last one refuses nothing."""
+    """Run ``call`` by the first kernel, fastest first, that does not refuse it; the last refuses nothing."""
     kernel = next(kernel for kernel, refusal in KERNELS.values() if refusal(call) is None)
     return kernel(call)
 

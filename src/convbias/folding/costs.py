@@ -1,0 +1,103 @@
+"""What nodes cost on a target: estimated from the bytes that they move and their multiplications."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from ..affine import AffineConv
+from .convolutions import POOLS
+from .graph import Network
+from .laws import input_of
+from .rewrite import bias_of
+
+aten = torch.ops.aten
+
+# Multiplications in the time of a byte: dense, and where each filter has one channel.
+DENSE, DEPTHWISE = 6.0, 1.5
+
+
+@final
+@dataclass(frozen=True)
+class Target:
+    """How the folded network will run, and what a pass over memory costs there beside a plain one.
+
+    ``elementwise`` is of an operator by itself, ``field`` of a bias field that a convolution adds: in
+    place in eager mode, within the kernel in convbias's own. Inductor fuses the one and not the other.
+    """
+
+    elementwise: float
+    field: float
+
+
+TARGETS: Final = {"eager": Target(1, 0.95), "inductor": Target(0.5, 1), "convbias": Target(1, 0)}
+FREE: Final[frozenset[Any]] = frozenset(
+    (aten.view.default, aten.transpose.int, aten.permute.default, aten.expand.default, aten.alias.default)
+)
+
+
+@final
+@dataclass(frozen=True)
+class Cost:
+    """Operators, multiplications, bytes moved, and the price that a target puts on them, in bytes."""
+
+    nodes: int = 0
+    macs: int = 0
+    bytes: int = 0
+    price: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            *(self.nodes + other.nodes, self.macs + other.macs),
+            *(self.bytes + other.bytes, self.price + other.price),
+        )
+
+    def told(self, after: Cost) -> str:
+        """What is saved, in words."""
+        return (
+            f"operators {self.nodes} -> {after.nodes}, "
+            f"MMAC {self.macs / 1e6:,.1f} -> {after.macs / 1e6:,.1f}, "
+            f"MiB moved {self.bytes / 2**20:,.1f} -> {after.bytes / 2**20:,.1f}"
+        )
+
+
+def cost(network: Network, nodes: Iterable[Node], target: Target) -> Cost:
+    """Of ``nodes`` together."""
+    return sum((_of(network, node, target) for node in nodes), Cost())
+
+
+def cost_of_convolution(network: Network, node: Node, conv: AffineConv, input: Node, target: Target) -> Cost:
+    """Of ``node``, were it the convolution ``conv`` of ``input``."""
+    given, made = network.hint(input), network.hint(node)
+    places = math.prod((given if conv.geometry.transposed else made)[2:])
+    macs = made[0] * conv.weight.numel() * places
+    moved = _size(node) * (math.prod(given) + math.prod(made) + conv.weight.numel())
+    price = moved + macs / (DEPTHWISE if conv.groups == conv.in_channels > 1 else DENSE)
+    tying, _ = bias_of(conv, network.space(input), node.meta["val"].dtype)
+    if repr(tying) not in ("none", "tied"):
+        field = _size(node) * (2 * math.prod(made) + math.prod(made[1:]))
+        moved, price = moved + field, price + target.field * field
+    return Cost(1, macs, moved, price)
+
+
+def _of(network: Network, node: Node, target: Target) -> Cost:
+    conv = network.convolutions.get(node)
+    if conv is not None and (node in network.changed or node.target not in POOLS):
+        return cost_of_convolution(network, node, conv, input_of(node), target)
+    value = node.meta.get("val")
+    if node in network.constants or node.target in FREE or not isinstance(value, Tensor):
+        return Cost()
+    tensors = [n for n in node.all_input_nodes if isinstance(n.meta.get("val"), Tensor)]
+    # What is taken out of several results is as large as what they were made of.
+    moved = _size(node) * sum(math.prod(network.hint(n)) for n in (*(tensors or [node]), node))
+    return Cost(1, 0, moved, target.elementwise * moved)
+
+
+def _size(node: Node) -> int:
+    return node.meta["val"].element_size()

@@ -1,0 +1,82 @@
+"""Parts of a network run by themselves, in float64: the proof of a rewriting at its own place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.fx.node import map_arg
+
+from .graph import Network
+from .laws import Site, input_of
+
+# Relative to the largest value: what float64 leaves of two ways to compute the same.
+ROUNDING = 1e-9
+
+
+@torch.no_grad()
+def evaluate(
+    network: Network, nodes: Iterable[Node], known: dict[Node, Any], site: Site | None = None
+) -> dict[Node, Any]:
+    """The values of ``nodes``, in their order, from ``known`` ones: after ``site`` where one is given."""
+    values = dict(known)
+
+    def value(node: Node) -> Any:
+        node = site.instead.get(node, node) if site else node
+        if node not in values:
+            values[node] = (
+                double(network.constants[node]) if node in network.constants else hint(network, node)
+            )
+        return values[node]
+
+    for node in nodes:
+        if site is not None and node in site.becomes:
+            conv, source = site.becomes[node]
+            values[node] = conv(value(source))
+        elif site is not None and node in site.rewritten:
+            operator, arguments = site.rewritten[node]
+            values[node] = operator(*map_arg(arguments, value))
+        elif node in network.convolutions:
+            values[node] = network.convolutions[node](value(input_of(node)))
+        else:
+            arguments, words = map_arg((node.args, node.kwargs), value)
+            values[node] = cast(Any, node.target)(*arguments, **words)
+    return values
+
+
+def disagreement(network: Network, site: Site) -> float:
+    """How far the outputs of ``site`` are from what they were, relative to their size, on random inputs."""
+    order = [node for node in network.nodes if node in site.nodes]
+    sources = {source for node in order for source in node.all_input_nodes if source not in site.nodes}
+    known = {node: random(network, node) for node in sources if node not in network.constants}
+    before = evaluate(network, order, known)
+    after = evaluate(network, [node for node in order if node not in site.gone], known, site)
+    worst = 0.0
+    for node in order:
+        if any(user not in site.nodes for user in node.users) and isinstance(before[node], Tensor):
+            expected, found = before[node], after[site.instead.get(node, node)]
+            apart = (expected - found).abs().max() / expected.abs().max().clamp(min=1e-30)
+            worst = max(worst, apart.item()) if apart.isfinite() else float("inf")
+    return worst
+
+
+def random(network: Network, node: Node) -> Any:
+    """A value such as ``node`` may have."""
+    if not isinstance(node.meta.get("val"), Tensor):
+        return hint(network, node)
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(network.hint(node), dtype=torch.float64, generator=generator)
+
+
+def hint(network: Network, node: Node) -> Any:
+    """The size, or whatever is no tensor, that ``node`` has for the example."""
+    value = node.meta["val"]
+    return value.node.hint if isinstance(value, torch.SymInt) else value
+
+
+def double(value: Tensor) -> Tensor:
+    """In float64, if it is no whole number."""
+    return value.double() if value.is_floating_point() else value

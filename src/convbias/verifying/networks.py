@@ -1,0 +1,127 @@
+"""Networks of every kind as functions of tensors: modules, exported programs and ONNX files."""
+
+from __future__ import annotations
+
+import copy
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.nn import Module
+from torch.utils import _pytree as pytree
+
+from ..errors import DataError, extra
+
+Named = dict[str, Tensor]
+
+
+class Network(ABC):
+    """A function of tensors, with outputs by name. Abstract."""
+
+    @abstractmethod
+    def __call__(self, inputs: Sequence[Tensor]) -> Named:
+        """The outputs."""
+
+    @abstractmethod
+    def in_double(self) -> Network | None:
+        """The same in float64, or None where it cannot be."""
+
+    @property
+    @abstractmethod
+    def epsilon(self) -> float:
+        """The precision of its numbers: of the coarsest that it has."""
+
+
+@final
+class ModuleNetwork(Network):
+    """A module of torch, or an exported program's."""
+
+    def __init__(self, module: Module) -> None:
+        self.module = module
+
+    @torch.no_grad()
+    def __call__(self, inputs: Sequence[Tensor]) -> Named:
+        given = self.module(*inputs)
+        leaves = pytree.tree_leaves(given)
+        return {
+            f"output {i}" if len(leaves) > 1 else "output": y
+            for i, y in enumerate(leaves)
+            if isinstance(y, Tensor)
+        }
+
+    def in_double(self) -> Network | None:
+        try:
+            return ModuleNetwork(copy.deepcopy(self.module).double())
+        except Exception:  # a module may refuse to be copied or changed in any way
+            return None
+
+    @property
+    def epsilon(self) -> float:
+        tensors = [*self.module.parameters(), *self.module.buffers()]
+        return max((torch.finfo(t.dtype).eps for t in tensors if t.is_floating_point()), default=0.0)
+
+
+@final
+class OnnxNetwork(Network):
+    """An ONNX file, or its content, run by ONNX Runtime on the CPU."""
+
+    def __init__(self, model: Any) -> None:
+        with extra("onnx"):
+            import onnxruntime
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(
+            str(model) if isinstance(model, Path) else model.SerializeToString(),
+            options,
+            ["CPUExecutionProvider"],
+        )
+
+    def __call__(self, inputs: Sequence[Tensor]) -> Named:
+        names = [given.name for given in self.session.get_inputs()]
+        if len(names) != len(inputs):
+            raise ValueError(f"inputs: {len(inputs)} given, and the network has {names}")
+        found: Any = self.session.run(None, {name: x.numpy() for name, x in zip(names, inputs, strict=True)})
+        outputs = self.session.get_outputs()
+        return {out.name: torch.from_numpy(y) for out, y in zip(outputs, found, strict=True)}
+
+    def in_double(self) -> Network | None:
+        return None
+
+    @property
+    def epsilon(self) -> float:
+        return torch.finfo(torch.float32).eps
+
+
+def network(model: Any) -> Network:
+    """``model`` as a function of tensors.
+
+    A module, an exported program, an ``onnx.ModelProto``, or a path to an ``.onnx`` file. Raises TypeError
+    for anything else, and DataError for a file that cannot be read.
+    """
+    if isinstance(model, Module):
+        return ModuleNetwork(model)
+    if isinstance(model, ExportedProgram):
+        return ModuleNetwork(model.module(check_guards=False))
+    if isinstance(model, (str, os.PathLike)):
+        return _from_file(Path(model))
+    if hasattr(model, "SerializeToString"):
+        return OnnxNetwork(model)
+    raise TypeError(f"model={type(model).__name__}: must be a module, an exported program or an ONNX model")
+
+
+def _from_file(path: Path) -> Network:
+    if path.suffix != ".onnx":
+        raise DataError(path, "must be an .onnx file; load a .pt2 with convbias.folding.load_program")
+    if not path.is_file():
+        raise DataError(path, "there is no such file")
+    try:
+        return OnnxNetwork(path)
+    except ImportError:
+        raise
+    except Exception as error:  # ONNX Runtime's have no common class
+        raise DataError(path, f"ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,135 @@
+"""How far two networks' outputs are apart, on the border and inside, and where most."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+
+@final
+@dataclass(frozen=True)
+class Case:
+    """One input and what two networks made of it.
+
+    ``border`` and ``interior`` are the largest differences relative to the first network's largest output:
+    on the outermost entries of outputs (N, C, *space), and on all others. ``worst`` is where the larger one
+    is. ``failure`` says what kept the networks from being compared.
+    """
+
+    name: str
+    sizes: tuple[tuple[int, ...], ...]
+    border: float = 0.0
+    interior: float = 0.0
+    worst: str = ""
+    failure: str = ""
+
+    @property
+    def apart(self) -> float:
+        """The larger of both differences."""
+        return max(self.border, self.interior)
+
+
+@final
+@dataclass(frozen=True)
+class Verdict:
+    """Whether two networks are the same function, as far as the ``cases`` can tell. True if they are.
+
+    ``tolerance`` is the largest difference that counts as rounding, ``dtype`` what was computed in.
+    """
+
+    cases: tuple[Case, ...]
+    tolerance: float
+    dtype: str
+
+    @property
+    def same(self) -> bool:
+        return not self.differing
+
+    @property
+    def differing(self) -> tuple[Case, ...]:
+        """The cases in which they differ by more than rounding."""
+        return tuple(case for case in self.cases if case.failure or not case.apart <= self.tolerance)
+
+    @property
+    def worst(self) -> Case:
+        """The case with a failure, or else with the largest difference."""
+        return max(self.cases, key=lambda case: (bool(case.failure), case.apart))
+
+    def __bool__(self) -> bool:
+        return self.same
+
+    def __str__(self) -> str:
+        if self.same:
+            return (
+                f"the same function: {len(self.cases)} cases in {self.dtype}, at most {self.worst.apart:.2g} "
+                f"apart (rounding: {self.tolerance:.2g})"
+            )
+        lines = [f"not the same function: {len(self.differing)} of {len(self.cases)} cases differ"]
+        for case in sorted(self.differing, key=lambda case: (not case.failure, -case.apart))[:5]:
+            size = " ".join("×".join(map(str, size)) for size in case.sizes)
+            told = case.failure or (
+                f"border {case.border:.2g}, interior {case.interior:.2g} of the largest output, "
+                f"most at {case.worst}"
+            )
+            lines.append(f"  {case.name}, {size}: {told}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same for JSON."""
+        return {"same": self.same, **asdict(self)}
+
+
+def compared(
+    name: str, inputs: Sequence[Tensor], first: Mapping[str, Tensor], second: Mapping[str, Tensor]
+) -> Case:
+    """The case of two networks' outputs by name, for ``inputs``."""
+    sizes = tuple(tuple(x.shape) for x in inputs)
+    if len(first) != len(second):
+        return Case(name, sizes, failure=f"{len(first)} outputs, and {len(second)}")
+    border = interior = 0.0
+    worst = ""
+    for (label, a), b in zip(first.items(), second.values(), strict=True):
+        if a.shape != b.shape:
+            return Case(name, sizes, failure=f"{label} is {tuple(a.shape)}, and {tuple(b.shape)}")
+        apart = _apart(a, b)
+        inside = _interior(apart)
+        here = _largest(apart), _largest(apart[inside]) if inside else 0.0
+        if here[0] > max(border, interior) or not worst:
+            place = (
+                tuple(int(i) for i in torch.unravel_index(apart.argmax(), apart.shape))
+                if apart.numel()
+                else ()
+            )
+            worst = f"{label}[{', '.join(map(str, place))}]"
+        if inside:
+            ring = apart.clone()
+            ring[inside] = 0
+            border, interior = max(border, _largest(ring)), max(interior, here[1])
+        else:
+            interior = max(interior, here[0])
+    return Case(name, sizes, border, interior, worst)
+
+
+def _apart(a: Tensor, b: Tensor) -> Tensor:
+    """Differences relative to the largest of ``a``; infinite where only one is finite."""
+    a, b = a.double(), b.double()
+    finite = a.isfinite() & b.isfinite()
+    apart = torch.where(finite, (a - b).abs(), torch.inf)
+    apart[(a == b) | (a.isnan() & b.isnan())] = 0
+    largest = torch.where(a.isfinite(), a.abs(), 0).max().item() if a.numel() else 0.0
+    return apart / largest if largest else apart
+
+
+def _interior(values: Tensor) -> tuple[slice, ...] | None:
+    """All but the outermost entries of (N, C, *space); None where there is no space, or no interior."""
+    if values.dim() < 3 or min(values.shape[2:]) < 3:
+        return None
+    return (slice(None), slice(None), *(slice(1, -1) for _ in values.shape[2:]))
+
+
+def _largest(values: Tensor) -> float:
+    return values.max().item() if values.numel() else 0.0
