@@ -6,7 +6,7 @@ from typing import Annotated
 
 from .. import __version__
 from ..errors import extra
-from . import study
+from . import fold, study, verify
 
 with extra("study"):
     import typer
@@ -20,6 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(epilog=study.EXAMPLES)(study.study)
+app.command(epilog=fold.EXAMPLES)(fold.fold)
+app.command(epilog=verify.EXAMPLES)(verify.verify)
 
 
 def _print_version(asked: bool) -> None:

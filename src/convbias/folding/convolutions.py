@@ -60,7 +60,7 @@ def read(node: Node, value: Value) -> tuple[AffineConv, str] | None:
         output_padding=_each(words.get("output_padding", 0), dims),
     )
     field = Field() if level is None else tied(level, dims)
-    return AffineConv(weight, geometry, words.get("groups", 1), field), str(words["weight"].target)
+    return AffineConv(weight, geometry, words.get("groups", 1), field), _name(node, words["weight"])
 
 
 def _ours(node: Node, value: Value) -> tuple[AffineConv, str] | None:
@@ -82,7 +82,7 @@ def _ours(node: Node, value: Value) -> tuple[AffineConv, str] | None:
         tuple(more),  # pyright: ignore
     )
     field = Field.of(parse(str(spelling)), tuple(p for p in parameters if p is not None), dims)
-    return AffineConv(weight, geometry, int(groups), field), str(weight_node.target)  # pyright: ignore
+    return AffineConv(weight, geometry, int(groups), field), _name(node, weight_node)  # pyright: ignore
 
 
 def _pool(node: Node) -> tuple[AffineConv, str] | None:
@@ -98,7 +98,12 @@ def _pool(node: Node) -> tuple[AffineConv, str] | None:
         return None
     kernel = _each(words["kernel_size"], dims)
     stride = _each(words.get("stride") or kernel, dims)
-    return average_pool(value.shape[1], dims, kernel, stride, padding, torch.float64), node.name
+    return average_pool(value.shape[1], dims, kernel, stride, padding, torch.float64), f"{node.name}.weight"
+
+
+def _name(node: Node, weight: Any) -> str:
+    """Of the weight: its own, or one after the node where it is computed."""
+    return str(weight.target) if weight.op == "get_attr" else f"{node.name}.weight"
 
 
 def given(node: Node) -> dict[str, Any]:

@@ -91,7 +91,8 @@ def _of(network: Network, node: Node, target: Target) -> Cost:
     if conv is not None and (node in network.changed or node.target not in POOLS):
         return cost_of_convolution(network, node, conv, input_of(node), target)
     value = node.meta.get("val")
-    if node in network.constants or node.target in FREE or not isinstance(value, Tensor):
+    free = node in network.constants or node.target in FREE or node.op != "call_function"
+    if free or not isinstance(value, Tensor):
         return Cost()
     tensors = [n for n in node.all_input_nodes if isinstance(n.meta.get("val"), Tensor)]
     # What is taken out of several results is as large as what they were made of.

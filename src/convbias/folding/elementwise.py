@@ -14,6 +14,12 @@ from torch.fx import Node
 from .graph import Network
 
 aten = torch.ops.aten
+BY_THE_BATCH = (
+    aten._native_batch_norm_legit.default,
+    aten._native_batch_norm_legit.no_stats,
+    aten._native_batch_norm_legit_functional.default,
+)
+FACTORS = (aten.mul.Tensor, aten.div.Tensor)
 
 
 @final
@@ -34,6 +40,18 @@ def read(node: Node, network: Network) -> Elementwise | None:
         return _batch_norm(node, network)
     reader = READERS.get(node.target)
     return None if reader is None else reader(node, network)
+
+
+def unknown(node: Node) -> tuple[Node, str] | None:
+    """For a node that would be an affine map if it were constant: its input, and why it is not."""
+    source = node.args[0] if node.args else None
+    if node.target is operator.getitem and isinstance(source, Node) and source.target in BY_THE_BATCH:
+        return cast(
+            Node, source.args[0]
+        ), "the normalisation is in training mode: its statistics are the batch's"
+    if node.target in FACTORS and isinstance(source, Node) and len(node.args) == 2:
+        return source, "the factor depends on the input"
+    return None
 
 
 def _batch_norm(node: Node, network: Network) -> Elementwise | None:
@@ -88,11 +106,6 @@ def _quotient(node: Node, network: Network) -> Elementwise | None:
     return Elementwise(x, 1 / divisor)
 
 
-def _nothing(node: Node, network: Network) -> Elementwise | None:
-    (x,) = node.args[:1]
-    return Elementwise(x) if isinstance(x, Node) else None
-
-
 def _opposite(node: Node, network: Network) -> Elementwise | None:
     (x,) = node.args
     return Elementwise(x, torch.tensor(-1.0).double()) if isinstance(x, Node) else None
@@ -109,7 +122,4 @@ READERS: dict[Any, Callable[[Node, Network], Elementwise | None]] = {
     aten.div.Tensor: _quotient,
     aten.div.Scalar: _quotient,
     aten.neg.default: _opposite,
-    aten.clone.default: _nothing,
-    aten.alias.default: _nothing,
-    aten.detach.default: _nothing,
 }

@@ -60,6 +60,7 @@ def fold(
 
     Raises ValueError for a network in training mode, and for one that torch.export cannot trace.
 
+    >>> import torch
     >>> net = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.Conv2d(3, 4, 3, padding=1)).eval()
     >>> folded = fold(net, torch.randn(2, 3, 8, 8), target="convbias")
     >>> folded.model

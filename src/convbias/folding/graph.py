@@ -19,6 +19,7 @@ from ..affine import AffineConv
 from .convolutions import read
 
 # Operators whose result is another one each time, or that do more than compute it.
+COPIES = (torch.ops.aten.clone.default, torch.ops.aten.alias.default, torch.ops.aten.detach.default)
 RANDOM = torch.Tag.nondeterministic_seeded
 
 
@@ -148,6 +149,7 @@ def trace(
         # torch copies its own tree specs in a way that it warns of.
         warnings.simplefilter("ignore", FutureWarning)
         module = cast(GraphModule, program.run_decompositions({}).module(check_guards=False))
+    _drop_copies(module)
     constants = _constants(module)
     network = Network(module, constants, {}, {})
     for node in network.nodes:
@@ -155,6 +157,14 @@ def trace(
         if found is not None:
             network.convolutions[node], network.names[node] = found
     return network
+
+
+def _drop_copies(module: GraphModule) -> None:
+    """Without the copies that dropout leaves: in a graph without mutation a value is as good as its copy."""
+    for node in list(module.graph.nodes):
+        if node.target in COPIES and "memory_format" not in node.kwargs and len(node.args) == 1:
+            node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
 
 
 def _constants(module: GraphModule) -> dict[Node, Tensor]:

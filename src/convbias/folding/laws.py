@@ -15,7 +15,7 @@ from torch.fx import Node
 from ..affine import AffineConv, Field, after, before, constant_channels, constant_padding
 from ..errors import FoldRefused
 from . import borders
-from .elementwise import Elementwise, read
+from .elementwise import Elementwise, read, unknown
 from .graph import Network
 
 aten = torch.ops.aten
@@ -78,11 +78,12 @@ class AffineAfter(Law):
 
     def find(self, network: Network) -> Iterator[Site | Refused]:
         for node in network.nodes:
-            found = read(node, network)
+            found, varies = read(node, network), unknown(node)
             if found is not None and found.input in network.convolutions:
-                yield self.tried(
-                    network, node, lambda node=node, found=found: self._site(network, node, found)
-                )
+                place = (network, node, found)
+                yield self.tried(network, node, lambda place=place: self._site(*place))
+            elif found is None and varies is not None and varies[0] in network.convolutions:
+                yield Refused(self.name, network.label(node), varies[1])
 
     def _site(self, network: Network, node: Node, found: Elementwise) -> Site:
         conv, source = network.convolutions[found.input], found.input
@@ -110,11 +111,14 @@ class AffineBefore(Law):
 
     def find(self, network: Network) -> Iterator[Site | Refused]:
         for node in network.nodes:
-            found = read(node, network)
-            if found is not None and any(user in network.convolutions for user in node.users):
-                yield self.tried(
-                    network, node, lambda node=node, found=found: self._site(network, node, found)
-                )
+            found, varies = read(node, network), unknown(node)
+            if not any(user in network.convolutions for user in node.users):
+                continue
+            if found is not None:
+                place = (network, node, found)
+                yield self.tried(network, node, lambda place=place: self._site(*place))
+            elif varies is not None:
+                yield Refused(self.name, network.label(node), varies[1])
 
     def _site(self, network: Network, node: Node, found: Elementwise) -> Site:
         others = [network.label(user) for user in node.users if user not in network.convolutions]

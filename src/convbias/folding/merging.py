@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import cast, final
 
@@ -74,7 +75,9 @@ class ParallelBranches(Law):
             if branch is not base and others:
                 raise FoldRefused(self.name, f"{network.label(branch)} is also used by {', '.join(others)}")
         dims = len(network.shape(base)) - 2
-        values = [_as_convolution(self.name, network, base, branch, dims) for branch in branches]
+        convolutions = [network.convolutions[branch] for branch in branches if branch in network.convolutions]
+        groups = math.gcd(*(conv.groups for conv in convolutions))
+        values = [_as_convolution(self.name, network, base, branch, (dims, groups)) for branch in branches]
         keep = next(branch for branch in branches if branch in network.convolutions)
         taken = [part for branch in branches if branch not in network.convolutions for part in parts(branch)]
         gone = [node for node in (*taken, *branches, *sums) if node not in (keep, base)]
@@ -83,13 +86,16 @@ class ParallelBranches(Law):
         return Site(self.name, tuple(gone), {keep: (merged, base)}, {root: keep})
 
 
-def _as_convolution(law: str, network: Network, base: Node, branch: Node, dims: int) -> AffineConv:
+def _as_convolution(
+    law: str, network: Network, base: Node, branch: Node, like: tuple[int, int]
+) -> AffineConv:
+    """A branch as a convolution; where it is none, in as many dimensions and groups as ``like``."""
     if branch in network.convolutions:
         return network.convolutions[branch]
     channels = network.shape(base)[1]
     if channels is None:
         raise FoldRefused(law, "how many channels there are depends on the input")
-    itself = identity(channels, dims, dtype=torch.float64)
+    itself = identity(channels, *like, dtype=torch.float64)
     if branch is base:
         return itself
     found, shape = cast(Elementwise, read(branch, network)), network.shape(base)

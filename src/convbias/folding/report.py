@@ -27,12 +27,16 @@ class Fold:
     before: Cost
     after: Cost
 
-    def __str__(self) -> str:
-        gone = f" takes up {', '.join(self.gone)}" if self.gone else ""
+    @property
+    def bias(self) -> str:
+        """The tyings of the changed convolutions, with their memory where they are untied."""
         ties = ", ".join(dict.fromkeys(self.tyings.values()))
         untied = ties not in ("", "none", "tied")
-        memory = f" ({4 * self.numbers / 1024:,.1f} KiB in float32)" if untied else ""
-        return f"{self.layer}{gone}: {self.law}" + (f"; bias {ties}{memory}" if ties else "")
+        return f"{ties} ({4 * self.numbers / 1024:,.1f} KiB in float32)" if untied else ties
+
+    def __str__(self) -> str:
+        gone = f" takes up {', '.join(self.gone)}" if self.gone else ""
+        return f"{self.layer}{gone}: {self.law}" + (f"; bias {self.bias}" if self.bias else "")
 
 
 @final

@@ -43,20 +43,34 @@ def bias_of(
 
 def written(network: Network) -> GraphModule:
     """The network's module, with a layer for each convolution that was changed, and nothing unused."""
-    module = network.module
-    for node in network.changed:
-        name = layer_name(network.names[node])
-        module.add_submodule(name, _layer(network, node))
-        with module.graph.inserting_before(node):
-            called = module.graph.call_module(name, (_padded(network, node),))
+    module, graph = network.module, network.module.graph
+    layers = {node: _layer(network, node) for node in network.nodes if node in network.changed}
+    for node in layers:
+        node.args = (_padded(network, node),)
+    for node in reversed(graph.nodes):
+        if node.op == "get_attr" and not node.users:
+            graph.erase_node(node)
+    for node, layer in layers.items():
+        name = _free(module, layer_name(network.names[node]))
+        module.add_submodule(name, layer)
+        with graph.inserting_before(node):
+            called = graph.call_module(name, node.args)
         called.meta = dict(node.meta)
         node.replace_all_uses_with(called)
-        module.graph.erase_node(node)
-    module.graph.eliminate_dead_code()
-    module.graph.lint()
+        graph.erase_node(node)
+    graph.eliminate_dead_code()
+    graph.lint()
     module.delete_all_unused_submodules()
     module.recompile()
     return module
+
+
+def _free(module: GraphModule, name: str) -> str:
+    """``name``, or one like it where something at that place is still read."""
+    used = {str(node.target) for node in module.graph.nodes if node.op in ("get_attr", "call_module")}
+    while any(target == name or target.startswith(f"{name}.") for target in used):
+        name += "_"
+    return name
 
 
 def _padded(network: Network, node: Node) -> Node:
@@ -65,7 +79,8 @@ def _padded(network: Network, node: Node) -> Node:
     if not _is_uneven(network.convolutions[node]):
         return source
     around = [side for pair in reversed(pads) for side in pair]
-    return network.module.graph.call_function(torch.ops.aten.constant_pad_nd.default, (source, around))
+    with network.module.graph.inserting_before(node):
+        return network.module.graph.call_function(torch.ops.aten.constant_pad_nd.default, (source, around))
 
 
 def _layer(network: Network, node: Node) -> Module:

@@ -15,7 +15,8 @@ from torch.nn.parameter import is_lazy
 from ..errors import ShapeError
 from ..geometry import Site, per_axis
 from ..ops.call import BY_LABEL, as_arguments
-from ..tying import Regions, Tying, parse
+from ..tying import NoBias, Regions, Tying, parse
+from ..tying.axes import AxisSet
 from ..tying.labels import Labelled
 from .loading import adapt_bias
 
@@ -57,6 +58,8 @@ class Biased(Module):
             self.output_size = size if self.tying.size_bound else None
         labelled = isinstance(self.tying, Labelled)
         self._spelling = BY_LABEL if labelled else repr(self.tying)
+        # Fields that are no plain view of one parameter.
+        self._computed = not isinstance(self.tying, (NoBias, AxisSet))
         self.register_buffer("bias_labels", None, persistent=False)
 
     def _register_bias(self, device: Any, dtype: Any) -> None:

@@ -15,9 +15,11 @@ from ..errors import ShapeError
 from ..functional import call, check_input
 from ..geometry import Geometry, Site, per_axis
 from ..ops.activations import check_activation
-from ..ops.call import BY_LABEL
+from ..ops.call import BY_LABEL, field_of
+from ..ops.route import may_write
 from ..tying import NoBias, Tying
 from .biased import Biased
+from .expanded import Expanded
 
 Ints = int | Sequence[int]
 
@@ -60,6 +62,7 @@ class ConvNd(Biased):
         self.activation = activation
         check_activation(activation)
         self._geometry_key: tuple[object, ...] = ()
+        self._expanded: Expanded | None = None
         self.geometry()
         # torch.nn reads a truth value: None, 0, 1 and numpy's bools are given too.
         self._set_tying(bool(bias) if bias in (None, 0, 1) else bias, output_size, self.dims)
@@ -135,16 +138,31 @@ class ConvNd(Biased):
 
     def _run(self, input: Tensor, geometry: Geometry) -> Tensor:
         # Each tensor is read once: a parametrisation computes it anew each time.
+        weight, bias, spelling = self.weight, self._bias_arguments(), self._spelling
+        if self._computed and may_write((input, weight, *bias)) and not any(t.is_inference() for t in bias):
+            bias, spelling = [self._written_out(input, weight, bias, geometry)], "untied"
         return run(
-            input,
-            self.weight,
-            self._bias_arguments(),
-            self._spelling,
-            geometry,
-            self.groups,
-            self.activation or "",
-            self.output_size,
+            *(input, weight, bias, spelling, geometry, self.groups, self.activation or "", self.output_size)
         )
+
+    def _written_out(
+        self, input: Tensor, weight: Tensor, bias: Sequence[Tensor], geometry: Geometry
+    ) -> Tensor:
+        """The bias field, from the last call where it is still the same."""
+        check_input(input, weight, geometry, self.groups)
+        size = tuple(input.shape[-self.dims :])
+        if self._expanded is None or not self._expanded.holds(bias, size):
+            field = field_of(bias, self._spelling, Site.of(self.out_channels, geometry, size))
+            self._expanded = Expanded.of(field, bias, size)
+        return self._expanded.field
+
+    def repack(self) -> None:
+        """Forget what was computed from the parameters.
+
+        While no gradient is recorded, the bias field of a tying such as tap is computed once, and again when
+        a parameter changes. Call this after a change that torch does not count: a write to ``.data``.
+        """
+        self._expanded = None
 
     def extra_repr(self) -> str:
         parts = [f"{self.in_channels}, {self.out_channels}"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,14 +18,24 @@ def run(call: Call) -> Tensor:
     return kernel(call)
 
 
+def may_write(tensors: Sequence[Tensor]) -> bool:
+    """Whether a call on ``tensors`` may write its output in place, and keep what it computes."""
+    return _refusal(tensors) is None
+
+
 def _no_writing(call: Call) -> str | None:
-    """Why the output may not be written in place, or None if it may."""
-    tensors = (call.input, call.weight, *call.bias)
-    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        return "a gradient is recorded"
+    return _refusal((call.input, call.weight, *call.bias))
+
+
+def _refusal(tensors: Sequence[Tensor]) -> str | None:
+    """Why the output of a call on ``tensors`` may not be written in place, or None if it may."""
+    if torch.compiler.is_compiling():
+        return "torch.compile or torch.export is tracing"
     if any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors):
         return "a tensor subclass takes part"
-    if torch.is_autocast_enabled(call.input.device.type):
+    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        return "a gradient is recorded"
+    if torch.is_autocast_enabled(tensors[0].device.type):
         return "autocast is on"
     return _transform()
 
@@ -39,8 +49,6 @@ def _transform() -> str | None:
             return "forward-mode differentiation is active"
     except AttributeError:
         return "this torch cannot say which transforms are active"
-    if torch.compiler.is_compiling():
-        return "torch.compile or torch.export is tracing"
     if torch.onnx.is_in_onnx_export():
         return "an ONNX export is running"
     return None

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 from torch.nn import Module
 
 from .inputs import cases, randomised, resized
@@ -53,7 +54,7 @@ def verify(
     """
     if isinstance(a, Module) and random_statistics:
         a = randomised(a)
-    if not isinstance(b, Module) and callable(b):
+    if callable(b) and not isinstance(b, (Module, ExportedProgram, Network)):
         b = b(a)
     first, second = network(a), network(b)
     examples = [x.detach().cpu() for x in example_inputs]
@@ -66,42 +67,63 @@ def verify(
         first(examples)
     except Exception as error:
         raise ValueError(
-            f"example_inputs={[tuple(x.shape) for x in examples]}: the network does not take them, "
+            f"example_inputs={_shapes(examples)}: the network does not take them, "
             f"{type(error).__name__}: {error}"
         ) from error
-    found = [_case("example", first, second, examples, limit)]
+    calls = [_tried(second, examples) for _ in range(CALLS)]
+    copies = [
+        call if isinstance(call, str) else {name: y.clone() for name, y in call.items()} for call in calls
+    ]
+    found = [_case("example", first, second, examples)]
     for sizes in _sizes(first, examples, dynamic_shapes):
-        found += [_case(name, first, second, inputs, limit) for name, inputs in cases(examples, sizes)]
-    dtype = "float64" if _double(examples) else "float32"
-    return Verdict(tuple(found), limit, dtype)
+        found += [_case(name, first, second, inputs) for name, inputs in cases(examples, sizes)]
+    found += [
+        _again(call, copy, copies[0], examples, limit) for call, copy in zip(calls, copies, strict=True)
+    ]
+    return Verdict(tuple(found), limit, "float64" if _double(examples) else "float32")
 
 
-def _case(name: str, first: Network, second: Network, inputs: list[Tensor], limit: float) -> Case:
-    expected, sizes = first([x.clone() for x in inputs]), tuple(tuple(x.shape) for x in inputs)
-    results: list[Named] = []
-    kept: Named = {}
-    for call in range(CALLS):
-        try:
-            results.append(second([x.clone() for x in inputs]))
-        except Exception as error:
-            failure = f"the second network fails, {type(error).__name__}: {error}"
-            return Case(name, sizes, failure=failure)
-        if call == 0:
-            kept = {label: y.clone() for label, y in results[0].items()}
-    for call, result in enumerate(results):
-        if not compared("", [], kept, result).apart <= limit:
-            what = (
-                "its first result was overwritten" if call == 0 else f"call {call + 1} gives another result"
+def _case(name: str, first: Network, second: Network, inputs: list[Tensor]) -> Case:
+    expected, found = first([x.clone() for x in inputs]), _tried(second, inputs)
+    if isinstance(found, str):
+        return Case(name, _shapes(inputs), failure=found)
+    return compared(name, inputs, expected, found)
+
+
+def _again(
+    call: Named | str, copy: Named | str, first: Named | str, inputs: list[Tensor], limit: float
+) -> Case:
+    """Whether a call gave what the first one did, and kept it while others followed."""
+    for known, what in (
+        (copy, "its result is overwritten later"),
+        (first, "the next call gives another result"),
+    ):
+        if isinstance(call, str) or isinstance(known, str):
+            return Case("again", _shapes(inputs), failure=str(call))
+        if not compared("", inputs, known, call).apart <= limit:
+            return Case(
+                "again", _shapes(inputs), failure=f"the second network is no function of its input: {what}"
             )
-            return Case(name, sizes, failure=f"the second network is no function of its input: {what}")
-    return compared(name, inputs, expected, kept)
+    return Case("again", _shapes(inputs))
+
+
+def _tried(second: Network, inputs: list[Tensor]) -> Named | str:
+    """What the second network makes of ``inputs``, or how it fails."""
+    try:
+        return second([x.clone() for x in inputs])
+    except Exception as error:  # whatever a network raises is a difference
+        return f"the second network fails, {type(error).__name__}: {error}"
+
+
+def _shapes(inputs: Sequence[Tensor]) -> list[tuple[int, ...]]:
+    return [tuple(x.shape) for x in inputs]
 
 
 def _sizes(
     first: Network, examples: list[Tensor], dynamic_shapes: Dynamic | None
 ) -> Iterator[list[tuple[int, ...]]]:
     """The shapes to compare at: the examples' and, where axes are dynamic, others that ``first`` takes."""
-    own = [tuple(x.shape) for x in examples]
+    own = _shapes(examples)
     yield own
     if not dynamic_shapes:
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,17 @@ from torch.utils import _pytree as pytree
 from ..errors import DataError, extra
 
 Named = dict[str, Tensor]
+# The size of an axis of an image that a file leaves open.
+OPEN = 64
+DTYPES = {
+    "tensor(float)": torch.float32,
+    "tensor(double)": torch.float64,
+    "tensor(float16)": torch.float16,
+    "tensor(uint8)": torch.uint8,
+    "tensor(int64)": torch.int64,
+    "tensor(int32)": torch.int32,
+    "tensor(bool)": torch.bool,
+}
 
 
 class Network(ABC):
@@ -56,7 +68,10 @@ class ModuleNetwork(Network):
 
     def in_double(self) -> Network | None:
         try:
-            return ModuleNetwork(copy.deepcopy(self.module).double())
+            with warnings.catch_warnings():
+                # torch copies its own tree specs in a way that it warns of.
+                warnings.simplefilter("ignore", FutureWarning)
+                return ModuleNetwork(copy.deepcopy(self.module).double())
         except Exception:  # a module may refuse to be copied or changed in any way
             return None
 
@@ -81,6 +96,27 @@ class OnnxNetwork(Network):
             ["CPUExecutionProvider"],
         )
 
+    def examples(self) -> list[Tensor]:
+        """Inputs of the sizes that the file has; 2 for a batch and 64 elsewhere where it leaves them open."""
+        generator = torch.Generator().manual_seed(0)
+        return [
+            torch.randn(
+                [
+                    n if isinstance(n, int) else (2 if axis == 0 else OPEN)
+                    for axis, n in enumerate(given.shape)
+                ],
+                generator=generator,
+            ).to(DTYPES.get(given.type, torch.float32))
+            for given in self.session.get_inputs()
+        ]
+
+    def axes(self) -> list[dict[int, object]]:
+        """The axes of each input whose size the file leaves open."""
+        return [
+            {axis: n for axis, n in enumerate(given.shape) if not isinstance(n, int)}
+            for given in self.session.get_inputs()
+        ]
+
     def __call__(self, inputs: Sequence[Tensor]) -> Named:
         names = [given.name for given in self.session.get_inputs()]
         if len(names) != len(inputs):
@@ -103,6 +139,8 @@ def network(model: Any) -> Network:
     A module, an exported program, an ``onnx.ModelProto``, or a path to an ``.onnx`` file. Raises TypeError
     for anything else, and DataError for a file that cannot be read.
     """
+    if isinstance(model, Network):
+        return model
     if isinstance(model, Module):
         return ModuleNetwork(model)
     if isinstance(model, ExportedProgram):

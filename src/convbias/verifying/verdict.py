@@ -21,7 +21,7 @@ class Case:
     """
 
     name: str
-    sizes: tuple[tuple[int, ...], ...]
+    sizes: Sequence[tuple[int, ...]]
     border: float = 0.0
     interior: float = 0.0
     worst: str = ""
@@ -87,7 +87,7 @@ def compared(
     name: str, inputs: Sequence[Tensor], first: Mapping[str, Tensor], second: Mapping[str, Tensor]
 ) -> Case:
     """The case of two networks' outputs by name, for ``inputs``."""
-    sizes = tuple(tuple(x.shape) for x in inputs)
+    sizes = [tuple(x.shape) for x in inputs]
     if len(first) != len(second):
         return Case(name, sizes, failure=f"{len(first)} outputs, and {len(second)}")
     border = interior = 0.0

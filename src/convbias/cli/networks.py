@@ -1,0 +1,67 @@
+"""Networks and inputs from the words of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from ..errors import DataError
+from ..folding.archive import load_program
+from ..folding.programs import axes_of, example_of
+from ..study.factories import load_model
+from ..verifying.networks import OnnxNetwork, network
+
+
+@final
+@dataclass(frozen=True)
+class Given:
+    """A network, what to call it with, and the axes of those that may have any size."""
+
+    network: Any
+    inputs: list[Tensor]
+    axes: list[dict[int, object]] | None
+
+
+def given(spec: str, sizes: Sequence[str] | None) -> Given:
+    """The network that ``spec`` names: a .pt2 or .onnx file, or ``module:factory``.
+
+    ``sizes`` are of its inputs, as in "1,3,224,224" or "1,3,224,224:uint8"; a file knows its own.
+    """
+    inputs = None if not sizes else [_input(size) for size in sizes]
+    if spec.endswith(".pt2"):
+        program = load_program(spec)
+        return Given(program, inputs or example_of(program), axes_of(program))
+    if spec.endswith(".onnx"):
+        found = network(spec)
+        if not isinstance(found, OnnxNetwork):
+            raise DataError(spec, "is no ONNX network")
+        return Given(found, inputs or found.examples(), found.axes())
+    if Path(spec).exists():
+        raise DataError(spec, "must be a .pt2 or an .onnx file, or module:factory")
+    if inputs is None:
+        raise ValueError(f"model={spec}: needs the size of its input; say --input 1,3,224,224")
+    model: Module = load_model(spec)().eval()
+    return Given(model, inputs, None)
+
+
+def _input(text: str) -> Tensor:
+    sizes, _, kind = text.partition(":")
+    dtype = getattr(torch, kind or "float32", None)
+    try:
+        shape = [int(size) for size in sizes.split(",")]
+    except ValueError:
+        shape = []
+    if not shape or min(shape) < 1 or not isinstance(dtype, torch.dtype):
+        raise ValueError(
+            f"input={text}: must be sizes, as in 1,3,224,224, or with a type, as in 1,3,32,32:uint8"
+        )
+    generator = torch.Generator().manual_seed(0)
+    if dtype.is_floating_point:
+        return torch.randn(shape, generator=generator, dtype=dtype)
+    return torch.randint(0, 2 if dtype == torch.bool else 128, shape, generator=generator).to(dtype)

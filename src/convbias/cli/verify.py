@@ -1,0 +1,64 @@
+"""``convbias verify``: whether two networks are the same function, whoever rewrote them."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+from ..errors import extra
+from ..verifying import verify as verified
+from .networks import given
+
+with extra("study"):
+    import typer
+    from rich.console import Console
+
+EXAMPLES = """Examples:
+
+convbias verify model.onnx simplified.onnx
+
+convbias verify model.pt2 folded.pt2 --json
+
+convbias verify nets:make nets:make_folded --input 1,3,224,224
+
+Exit status: 0 the same function, 1 not the same, 2 bad input.
+"""
+DIFFERENT = 1
+
+
+def verify(
+    first: Annotated[str, typer.Argument(help="A .pt2 or .onnx file, or module:factory.")],
+    second: Annotated[str, typer.Argument(help="The same: what should be the same function.")],
+    sizes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            help="The size of an input, as in 1,3,224,224 or 1,3,32,32:uint8; once for each.",
+            show_default="the first file's",
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            help="The largest difference that counts as rounding, relative to the largest output.",
+            show_default="1000 times the numbers' precision",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
+) -> None:
+    """Are two networks the same function?
+
+    Compares them on random inputs, constants and impulses at corners and
+    edges, at several sizes where sizes are dynamic, and calls the second one
+    again: the border and the interior are told apart, and the worst place
+    is named.
+    """
+    one = given(first, sizes)
+    other = given(second, sizes or ["1"])
+    with Console(stderr=True).status(f"{first}, {second}: comparing"):
+        verdict = verified(
+            one.network, other.network, one.inputs, dynamic_shapes=one.axes, tolerance=tolerance
+        )
+    print(json.dumps(verdict.to_dict(), indent=2) if as_json else verdict)
+    if not verdict:
+        raise typer.Exit(DIFFERENT)

@@ -1,0 +1,63 @@
+"""Networks as exported programs: what they are called with, and how they get into a file."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+from torch.nn import Module
+
+from ..ops.library import convolution
+from ..outputs import write_whole
+
+
+def example_of(program: ExportedProgram) -> list[Tensor]:
+    """Inputs such as the program was exported with: its own example, or random ones of those sizes."""
+    if program.example_inputs is not None and not program.example_inputs[1]:
+        given = list(program.example_inputs[0])
+        if all(isinstance(x, Tensor) for x in given):
+            return given
+    generator = torch.Generator().manual_seed(0)
+    return [
+        torch.randn([_hint(n) for n in value.shape], generator=generator).to(value.dtype)
+        for value in _inputs(program)
+    ]
+
+
+def axes_of(program: ExportedProgram) -> list[dict[int, object]]:
+    """The axes of each input that may have any size."""
+    return [
+        {axis: Dim.AUTO for axis, n in enumerate(value.shape) if isinstance(n, torch.SymInt)}
+        for value in _inputs(program)
+    ]
+
+
+def exported(
+    model: Module, inputs: Sequence[Tensor], axes: list[dict[int, object]] | None = None
+) -> ExportedProgram:
+    """``model`` as a program of torch's own operators, which runs where convbias is not installed."""
+    program = torch.export.export(model, tuple(inputs), dynamic_shapes=axes, strict=False)
+    with warnings.catch_warnings():
+        # torch copies its own tree specs in a way that it warns of.
+        warnings.simplefilter("ignore", FutureWarning)
+        return program.run_decompositions({torch.ops.convbias.convolution.default: convolution})
+
+
+def save(program: ExportedProgram, path: Path) -> None:
+    """Write ``program`` to a .pt2 file, whole or not at all."""
+    write_whole(path, lambda unfinished: torch.export.save(program, unfinished))
+
+
+def _inputs(program: ExportedProgram) -> list[Tensor]:
+    names = set(program.graph_signature.user_inputs)
+    return [
+        node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names
+    ]
+
+
+def _hint(size: int | torch.SymInt) -> int:
+    return size if isinstance(size, int) else size.node.hint

@@ -1,0 +1,95 @@
+"""Fields that are written out once: the same numbers, whatever happens to the parameters."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+import convbias
+
+TYINGS = ["tap", "c + tap", "rank:2", "grid:3", "sym:flip_w", "c h + c w"]
+
+
+def layer(tying: str) -> convbias.Conv2d:
+    made = convbias.Conv2d(2, 3, 3, padding=1, bias=tying, output_size=(5, 6))
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.normal_()
+    return made
+
+
+def expected(made: convbias.Conv2d, x: Tensor) -> Tensor:
+    size = (x.shape[2], x.shape[3])
+    y = torch.nn.functional.conv2d(x, made.weight, None, 1, 1)
+    return (y + made.bias_field(size, input_size=size)).detach()
+
+
+def replaced(made: convbias.Conv2d) -> None:
+    made.bias = Parameter(torch.randn_like(made.get_parameter("bias")))
+
+
+def written_to_data(made: convbias.Conv2d) -> None:
+    made.get_parameter("bias").data.mul_(2)
+    made.repack()
+
+
+def given_other_data(made: convbias.Conv2d) -> None:
+    made.get_parameter("bias").data = torch.randn_like(made.get_parameter("bias"))
+
+
+CHANGES: dict[str, Callable[[convbias.Conv2d], object]] = {
+    "in place": lambda made: made.get_parameter("bias").detach().add_(1),
+    "loaded": lambda made: made.load_state_dict({k: v + 1 for k, v in made.state_dict().items()}),
+    "replaced": replaced,
+    "other data": given_other_data,
+    "written to .data, and said so": written_to_data,
+}
+
+
+@pytest.mark.parametrize("tying", TYINGS)
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_parameter_changes_the_field(tying: str, change: str) -> None:
+    made, x = layer(tying), torch.randn(2, 2, 5, 6)
+    with torch.no_grad():
+        for _ in range(2):
+            torch.testing.assert_close(made(x), expected(made, x))
+        before = made(x)
+        CHANGES[change](made)
+        assert not torch.equal(made(x), before)
+        torch.testing.assert_close(made(x), expected(made, x))
+
+
+def test_the_field_is_computed_once_and_follows_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, computed = layer("tap"), list[tuple[int, ...]]()
+    field = convbias.nn.convnd.field_of
+
+    def counted(bias: list[Tensor], tying: str, site: convbias.Site) -> Tensor:
+        computed.append(site.sized())
+        return field(bias, tying, site)
+
+    monkeypatch.setattr(convbias.nn.convnd, "field_of", counted)
+    with torch.no_grad():
+        for size in ((5, 6), (5, 6), (7, 4), (7, 4)):
+            x = torch.randn(1, 2, *size)
+            torch.testing.assert_close(made(x), expected(made, x))
+    assert computed == [(5, 6), (7, 4)]
+
+
+def test_training_and_copies_are_not_concerned() -> None:
+    made, x = layer("tap"), torch.randn(1, 2, 5, 6)
+    with torch.no_grad():
+        made(x)
+    made(x).sum().backward()
+    assert made.get_parameter("bias").grad is not None
+    other = copy.deepcopy(made).double()
+    with torch.no_grad():
+        other.get_parameter("bias").mul_(3)
+        torch.testing.assert_close(other(x.double()), expected(other, x.double()))
+        torch.testing.assert_close(made(x), expected(made, x))
+    with torch.inference_mode():
+        torch.testing.assert_close(layer("tap")(x).shape, made(x).shape)

@@ -1,0 +1,306 @@
+"""``convbias.fold``: what is folded by default, what a target or a word changes, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import convbias
+from convbias.folding import LAWS, Folded
+from convbias.verifying import randomised
+
+C = 4
+
+
+class Net(nn.Module):
+    """Layers, and a function of them and the input."""
+
+    def __init__(self, run: Callable[[Any, Tensor], Tensor], **layers: nn.Module) -> None:
+        super().__init__()
+        self.run = run
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+        self.position = nn.Parameter(torch.randn(1, 17, C))
+        self.register_buffer("map", torch.randn(C, 8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(self, x)
+
+
+def conv(kernel: Any = 3, padding: Any = 1, inputs: int = C, outputs: int = C, **more: Any) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, padding=padding, **more)
+
+
+def bn(channels: int = C) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels)
+
+
+def fold(model: nn.Module, size: tuple[int, ...] = (2, C, 8, 8), **words: Any) -> Folded:
+    """``model`` folded with random statistics, and found to be the same function here as well."""
+    model = randomised(model).eval().double()
+    for module in model.modules():
+        if isinstance(module, convbias.Conv2d):
+            nn.init.normal_(module.get_parameter("bias"))
+    x = torch.randn(size, dtype=torch.float64)
+    kept = copy.deepcopy(model.state_dict())
+    folded = convbias.fold(model, x, **words)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, kept[name]), f"{name} of the input was changed"
+    for images in (x, 3 * x.flip(-1), torch.zeros_like(x)):
+        expected = model(images)
+        assert (folded.model(images) - expected).abs().max() <= 1e-11 * max(1, expected.abs().max())
+    return folded
+
+
+def laws(folded: Folded) -> list[str]:
+    return [row.law for row in folded.report.folded]
+
+
+def tokens(net: Any, x: Tensor) -> Tensor:
+    return net.norm(net.conv(x).flatten(2).transpose(1, 2) + net.position[:, 1:])
+
+
+def class_token(net: Any, x: Tensor) -> Tensor:
+    y = net.conv(x).flatten(2).transpose(1, 2)
+    return net.norm(torch.cat([net.position[:, :1].expand(len(x), -1, -1), y], 1) + net.position)
+
+
+# The network, the laws that apply by default (eager), and the operators left.
+DEFAULT: dict[str, tuple[Callable[[], nn.Module], list[str], int]] = {
+    "shifted ReLU": (
+        lambda: nn.Sequential(conv(), nn.ReLU(), bn(), conv()),
+        ["shifted ReLU"],
+        3,
+    ),
+    "shifted ReLU6, pooled after": (
+        lambda: nn.Sequential(conv(), nn.ReLU6(), bn(), nn.MaxPool2d(2), conv()),
+        ["shifted ReLU"],
+        4,
+    ),
+    "shifted clamp, pooled before": (
+        lambda: nn.Sequential(conv(), nn.Hardtanh(-2, 0.5), nn.MaxPool2d(2), bn(), conv()),
+        ["shifted ReLU"],
+        4,
+    ),
+    "tokens": (
+        lambda: Net(tokens, conv=conv(2, 0, stride=2), norm=nn.LayerNorm(C)),
+        ["token bias"],
+        2,
+    ),
+    "tokens and a class token": (
+        lambda: Net(class_token, conv=conv(2, 0, stride=2), norm=nn.LayerNorm(C)),
+        ["token bias"],
+        3,
+    ),
+    "into linear": (
+        lambda: nn.Sequential(nn.ReLU(), bn(), nn.Flatten(), nn.Linear(C * 64, 3)),
+        ["into linear"],
+        2,
+    ),
+    "a map into linear": (
+        lambda: nn.Sequential(
+            convbias.Conv2d(C, C, 3, padding=1, bias="untied", output_size=8),
+            nn.Flatten(),
+            nn.Linear(C * 64, 3),
+        ),
+        ["into linear"],
+        2,
+    ),
+    "dropout": (lambda: nn.Sequential(conv(), nn.Dropout(), bn()), ["affine after"], 1),
+    "depthwise branches": (
+        lambda: Net(lambda n, x: n.a(x) + n.b(x) + n.n(x), a=conv(groups=C), b=conv(1, 0, groups=C), n=bn()),
+        ["parallel branches"],
+        1,
+    ),
+    "bottleneck": (
+        lambda: nn.Sequential(conv(1, 0, C, 1), conv(3, 1, 1, 4 * C)),
+        [],
+        2,
+    ),
+    "a full map for a norm": (lambda: nn.Sequential(nn.ReLU(), bn(), conv(outputs=4 * C)), [], 3),
+}
+
+
+@pytest.mark.parametrize("case", DEFAULT)
+def test_what_pays_is_folded(case: str) -> None:
+    make, expected, left = DEFAULT[case]
+    folded = fold(make())
+    assert laws(folded) == expected
+    assert folded.report.after.nodes == left
+    if expected:
+        assert folded.verdict
+        assert folded.report.after.price < folded.report.before.price
+
+
+def test_nothing_to_fold_is_the_model_itself() -> None:
+    model = nn.Sequential(conv(), nn.ReLU()).eval()
+    folded = convbias.fold(model, torch.randn(1, C, 8, 8))
+    assert folded.model is model
+    assert folded.report.folded == ()
+    assert "0 folded" in str(folded)
+
+
+def test_a_target_decides_where_a_map_pays() -> None:
+    def make() -> nn.Module:
+        return nn.Sequential(nn.ReLU(), bn(), conv(outputs=4 * C))
+
+    (refused,) = fold(make()).report.refused
+    assert refused.law == "affine before"
+    assert "it would cost +" in refused.reason
+    (row,) = fold(make(), target="convbias").report.folded
+    assert row.tyings == {"2": "tap"}
+    assert "tap (0.6 KiB" in str(row)
+    assert laws(fold(make(), force="all")) == laws(fold(make(), force=["affine before"])) == ["affine before"]
+    assert laws(fold(make(), target="convbias", forbid="affine before")) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"force": "magic"}, "force='magic': must be 'all' or one of 'affine after'"),
+        ({"forbid": ["magic"]}, "forbid='magic': must be"),
+        ({"force": "composition", "forbid": "composition"}, "force='composition': is also forbidden"),
+        ({"target": "tpu"}, "target='tpu': must be one of eager, inductor, convbias"),
+    ],
+)
+def test_words_that_mean_nothing(words: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        convbias.fold(nn.Sequential(conv()).eval(), torch.randn(1, C, 8, 8), **words)
+
+
+def test_networks_that_cannot_be_traced() -> None:
+    with pytest.raises(ValueError, match=r"in training mode.*call model.eval\(\)"):
+        convbias.fold(nn.Sequential(conv()), torch.randn(1, C, 8, 8))
+    with pytest.raises(ValueError, match=r"torch.export cannot trace it with inputs \[\(1, 5, 8, 8\)\]"):
+        convbias.fold(nn.Sequential(conv()).eval(), torch.randn(1, 5, 8, 8))
+
+
+class InTraining(nn.BatchNorm2d):
+    """A BatchNorm left in training mode within a network in eval mode."""
+
+    def train(self, mode: bool = True) -> Any:
+        return super().train(True)
+
+
+def zero_scale() -> nn.Module:
+    norm = bn()
+    model = randomised(nn.Sequential(conv(), nn.ReLU(), norm, conv()))
+    with torch.no_grad():
+        model[2].weight[1] = 0  # pyright: ignore
+    return model
+
+
+def negative_scale() -> nn.Module:
+    model = randomised(nn.Sequential(conv(), nn.ReLU(), bn(), nn.MaxPool2d(2), conv()))
+    with torch.no_grad():
+        model[2].weight[1] = -1  # pyright: ignore
+    return model
+
+
+def shared(net: Any, x: Tensor) -> Tensor:
+    return net.norm(net.conv(x)) + net.conv(x.relu())
+
+
+def tied_weights() -> nn.Module:
+    first, second = conv(), conv()
+    second.weight = first.weight
+    return nn.Sequential(first, bn(), nn.ReLU(), second, bn())
+
+
+REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
+    "shared layer": (lambda: Net(shared, conv=conv(), norm=bn()), "affine after", "shared with conv"),
+    "tied weights": (tied_weights, "affine after", "its weight is shared with"),
+    "training mode": (
+        lambda: nn.Sequential(conv(), InTraining(C)),
+        "affine after",
+        "its statistics are the batch's",
+    ),
+    "a scale of the input": (
+        lambda: Net(lambda n, x: n.conv(x) * x.mean((2, 3), keepdim=True), conv=conv()),
+        "affine after",
+        "depends on the input",
+    ),
+    "zero scale": (zero_scale, "shifted ReLU", "a scale of 0"),
+    "negative scale": (negative_scale, "shifted ReLU", "turns the largest into another one"),
+    "ReLU read twice": (
+        lambda: Net(lambda n, x: n.b(n.norm(y := n.a(x).relu())) + y, a=conv(), b=conv(), norm=bn()),
+        "shifted ReLU",
+        "is also used by",
+    ),
+    "over the batch": (
+        lambda: Net(lambda n, x: n.conv(x[:1]) + n.map.expand(3, -1, -1, -1) * 1.0, conv=conv()),
+        "affine after",
+        "makes",
+    ),
+    "tokens mixed with the batch": (
+        lambda: Net(
+            lambda n, x: n.conv(x).reshape(1, -1, 8) + torch.cat([n.map, n.map]).reshape(64, 8), conv=conv()
+        ),
+        "token bias",
+        "differs|layout|makes",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_not_exact_is_refused_with_a_reason(case: str) -> None:
+    make, law, said = REFUSED[case]
+    model = make().eval()
+    x = torch.randn(2, C, 8, 8)
+    # Another law would take what this one refuses.
+    other = "affine before" if law == "shifted ReLU" else ()
+    forced = [name for name in LAWS if name != other]
+    folded = convbias.fold(copy.deepcopy(model), x, force=forced, forbid=other)
+    reasons = [row.reason for row in folded.report.refused if row.law == law]
+    assert any(part in reason for reason in reasons for part in said.split("|")), folded.report
+    torch.testing.assert_close(folded.model(x), model(x))
+
+
+def test_sizes_and_batches_stay_dynamic() -> None:
+    model = randomised(nn.Sequential(bn(), conv(), nn.ReLU(), conv(1, 0), bn())).eval()
+    n, h, w = (torch.export.Dim(name, min=2, max=64) for name in "nhw")
+    folded = convbias.fold(
+        model, torch.randn(2, C, 8, 8), dynamic_shapes=({0: n, 2: h, 3: w},), target="convbias"
+    )
+    assert {"affine before", "affine after"} <= set(laws(folded))
+    assert folded.verdict is not None
+    assert len({tuple(case.sizes) for case in folded.verdict.cases}) >= 4
+    for size in ((2, C, 5, 9), (7, C, 16, 3)):
+        x = torch.randn(size)
+        torch.testing.assert_close(folded.model(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+def test_pixels_of_whole_numbers() -> None:
+    model = nn.Sequential(conv(3, 0, 3), nn.ReLU())
+    net = Net(lambda n, x: n.inner((x.float() / 255 - 0.45) / 0.22), inner=model).eval()
+    x = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    folded = convbias.fold(net, x)
+    assert laws(folded) == ["affine before"] * 3
+    torch.testing.assert_close(folded.model(x), net(x), rtol=1e-4, atol=1e-4)
+
+
+def test_the_folded_model_is_an_ordinary_module() -> None:
+    model = randomised(nn.Sequential(conv(), bn(), nn.ReLU(), bn(), conv())).eval()
+    x = torch.randn(2, C, 8, 8)
+    folded = convbias.fold(model, x, target="convbias")
+    assert {"0.weight", "0.bias", "4.weight", "4.bias"} <= set(folded.model.state_dict())
+    again = copy.deepcopy(folded.model)
+    again.load_state_dict(folded.model.state_dict())
+    torch.testing.assert_close(again(x), folded.model(x))
+    program = torch.export.export(folded.model, (x,), strict=False)
+    torch.testing.assert_close(program.module()(x), folded.model(x))
+    expected = folded.model(x)
+    F.mse_loss(expected, torch.zeros_like(expected))
+
+
+def test_the_laws_have_the_names_that_reports_use() -> None:
+    assert list(LAWS) == [law.name for law in LAWS.values()]
+    report = fold(nn.Sequential(conv(), bn())).report.to_dict()
+    assert report["folded"][0]["law"] in LAWS
+    assert report["before"]["nodes"] == 2
