@@ -71,11 +71,7 @@ class ShiftedReLU(Law):
             becomes[end] = before(network.convolutions[end], scale), [activation, *between][-1]
         spread = floor.reshape(-1, *(1,) * value.geometry.dims)
         least, most = bounds[0] + spread, None if bounds[1] is None else bounds[1] + spread
-        clamp = (
-            (aten.maximum.default, (conv, least))
-            if most is None
-            else (aten.clamp.Tensor, (conv, least, most))
-        )
+        clamp = (aten.clamp.Tensor, (conv, least, most))
         gone = (*parts(affine), affine)
         return Site(self.name, gone, becomes, {affine: found.input}, {activation: clamp}, tuple(between))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.nn import Module, Parameter
 
@@ -13,13 +13,30 @@ from ..affine import AffineConv
 from ..geometry import Site
 from ..nn import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from ..tying import Tying, Untied, parse
+from .convolutions import KINDS
 from .graph import Network, layer_name
 from .laws import input_of
 
+aten = torch.ops.aten
 LAYERS = {
     False: (Conv1d, Conv2d, Conv3d),
     True: (ConvTranspose1d, ConvTranspose2d, ConvTranspose3d),
 }
+# What torch.nn's layers can hold, they do: they call torch without a detour.
+PLAIN = {
+    False: (nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    True: (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+}
+IN_PLACE: dict[Any, Any] = {
+    aten.relu.default: aten.relu_.default,
+    aten.hardtanh.default: aten.hardtanh_.default,
+    aten.clamp.default: aten.clamp_.default,
+    aten.clamp.Tensor: aten.clamp_.Tensor,
+    aten.silu.default: aten.silu_.default,
+    aten.hardswish.default: aten.hardswish_.default,
+    aten.add.Tensor: aten.add_.Tensor,
+}
+FRESH: frozenset[Any] = frozenset((*KINDS, aten.linear.default, aten.add.Tensor, aten.add_.Tensor))
 TIED = parse("tied")
 # Tyings that suit images of any size.
 UNBOUND = ("none", "tied", "tap", "c + tap")
@@ -59,10 +76,31 @@ def written(network: Network) -> GraphModule:
         node.replace_all_uses_with(called)
         graph.erase_node(node)
     graph.eliminate_dead_code()
+    _in_place(module)
     graph.lint()
     module.delete_all_unused_submodules()
     module.recompile()
     return module
+
+
+def _in_place(module: GraphModule) -> None:
+    """Write activations and sums onto fresh results that nobody else reads, as the network may have done."""
+    for node in module.graph.nodes:
+        if node.target is aten.add.Tensor and not node.kwargs and not _is_fresh(node.args[0], node):
+            node.args = (node.args[1], node.args[0])
+        if node.target in IN_PLACE and _is_fresh(node.args[0], node):
+            node.target = IN_PLACE[node.target]
+
+
+def _is_fresh(source: object, node: Node) -> bool:
+    """Whether ``node`` alone reads ``source``, a result of its own memory that is like ``node``'s."""
+    if not isinstance(source, Node) or len(source.users) > 1:
+        return False
+    mine, made = source.meta.get("val"), node.meta.get("val")
+    if not isinstance(mine, Tensor) or not isinstance(made, Tensor):
+        return False
+    alike = mine.shape == made.shape and mine.dtype == made.dtype
+    return alike and (source.op == "call_module" or source.target in FRESH)
 
 
 def _free(module: GraphModule, name: str) -> str:
@@ -92,21 +130,23 @@ def _layer(network: Network, node: Node) -> Module:
         pads = (0,) * geometry.dims
         if repr(tying) not in ("none", "tied") and size is not None:
             tying, parameters = Untied(), (conv.bias.at(conv.site(size)),)
-    words: dict[str, Any] = {"dilation": geometry.dilation, "groups": conv.groups, "bias": tying}
+    plain = repr(tying) in ("none", "tied")
+    words: dict[str, Any] = {"dilation": geometry.dilation, "groups": conv.groups}
+    words["bias"] = repr(tying) == "tied" if plain else tying
     if geometry.transposed:
         words["output_padding"] = geometry.output_padding
     else:
         words["padding_mode"] = geometry.padding_mode
     if size is not None and repr(tying) not in UNBOUND:
         words["output_size"] = Site.of(conv.out_channels, geometry, size).sized()
-    layer: Any = LAYERS[geometry.transposed][geometry.dims - 1](
+    layer: Any = (PLAIN if plain else LAYERS)[geometry.transposed][geometry.dims - 1](
         *(conv.in_channels, conv.out_channels, geometry.kernel_size, geometry.stride, pads), **words
     )
-    names = ["weight", *layer._bias_names]
+    names = ["weight", *(name for name, _ in layer.named_parameters() if name != "weight")]
     for name, value in zip(names, (conv.weight, *parameters), strict=True):
         kept = value.detach().to(dtype).clone(memory_format=torch.contiguous_format)
         setattr(layer, name, Parameter(kept, requires_grad=False))
-    return layer
+    return layer.eval()
 
 
 def _is_uneven(conv: AffineConv) -> bool:

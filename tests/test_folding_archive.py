@@ -1,0 +1,201 @@
+"""Files of exported programs: right ones are read, and from no other anything runs."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from convbias.errors import DataError
+from convbias.folding.archive import load_program
+
+Entries = dict[str, bytes]
+
+
+class Evil:
+    """Runs when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = str(mark)
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (self.mark,)
+
+
+def entries_of(path: Path) -> Entries:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def written(entries: Entries, path: Path, **words: Any) -> Path:
+    with zipfile.ZipFile(path, "w", **words) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    n, h = torch.export.Dim("n", min=2, max=64), torch.export.Dim("h", min=4, max=100)
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3, 2, 1), nn.Flatten(2)).eval()
+    exported = torch.export.export(
+        model, (torch.randn(2, 3, 8, 8),), dynamic_shapes=({0: n, 2: h},), strict=False
+    )
+    path = tmp_path / "model.pt2"
+    torch.export.save(exported, path)
+    return path
+
+
+def test_a_program_is_read(program: Path) -> None:
+    x = torch.randn(3, 3, 9, 8)
+    found = load_program(program).module(check_guards=False)
+    torch.testing.assert_close(found(x), torch.export.load(program).module()(x))
+
+
+def in_program(change: Callable[[Any], None]) -> Callable[[Entries, Path], None]:
+    def changed(entries: Entries, mark: Path) -> None:
+        name = next(name for name in entries if name.endswith("models/model.json"))
+        content = json.loads(entries[name])
+        change(content)
+        entries[name] = json.dumps(content).encode()
+
+    return changed
+
+
+def target(name: str) -> Callable[[Any], None]:
+    def change(content: Any) -> None:
+        content["graph_module"]["graph"]["nodes"][0]["target"] = name
+
+    return change
+
+
+def expression(text: str) -> Callable[[Any], None]:
+    def change(part: Any) -> None:
+        if isinstance(part, dict):
+            if "expr_str" in part:
+                part["expr_str"] = text
+            for value in part.values():
+                change(value)
+        elif isinstance(part, list):
+            for value in part:
+                change(value)
+
+    return change
+
+
+def symbol(content: Any) -> None:
+    content["range_constraints"]["__import__('os')"] = {"min_val": 0, "max_val": 1}
+
+
+def sample(entries: Entries, mark: Path) -> None:
+    name = next(name for name in entries if "sample_inputs" in name)
+    made = io.BytesIO()
+    torch.save((Evil(mark),), made)
+    entries[name] = made.getvalue()
+
+
+def raw_sample(entries: Entries, mark: Path) -> None:
+    name = next(name for name in entries if "sample_inputs" in name)
+    entries[name] = pickle.dumps(Evil(mark))
+
+
+def pickled_weight(entries: Entries, mark: Path) -> None:
+    config = next(name for name in entries if name.endswith("model_weights_config.json"))
+    content = json.loads(entries[config])
+    payload = next(iter(content["config"].values()))
+    payload["use_pickle"] = True
+    made = io.BytesIO()
+    torch.save(Evil(mark), made)
+    entries[f"{config.rpartition('/')[0]}/{payload['path_name']}"] = made.getvalue()
+    entries[config] = json.dumps(content).encode()
+
+
+def elsewhere(entries: Entries, mark: Path) -> None:
+    config = next(name for name in entries if name.endswith("model_weights_config.json"))
+    content = json.loads(entries[config])
+    next(iter(content["config"].values()))["path_name"] = "../../../etc/passwd"
+    entries[config] = json.dumps(content).encode()
+
+
+def script_object(entries: Entries, mark: Path) -> None:
+    entries["model/data/constants/custom_obj_0"] = pickle.dumps(Evil(mark))
+
+
+def library(entries: Entries, mark: Path) -> None:
+    entries["model/data/aotinductor/model/code.so"] = b"\x7fELF"
+
+
+HOSTILE: dict[str, tuple[Callable[[Entries, Path], None], str]] = {
+    "operator": (in_program(target("torch.hub.load")), "calls 'torch.hub.load'"),
+    "os": (in_program(target("torch.os.system")), "calls 'torch.os.system'"),
+    "reads files": (
+        in_program(target("torch.ops.aten.from_file.default")),
+        "calls 'torch.ops.aten.from_file",
+    ),
+    "methodcaller": (in_program(target("_operator.methodcaller")), "calls '_operator.methodcaller'"),
+    "expression": (in_program(expression("__import__('os').mkdir('x')")), "no plain expression"),
+    "attribute": (in_program(expression("s0.__class__")), "no plain expression"),
+    "for ever": (in_program(expression("Pow(Integer(99), Integer(999999999))")), "no plain expression"),
+    "symbol": (in_program(symbol), "which is no plain symbol"),
+    "sample": (sample, "holds more than tensors"),
+    "raw pickle": (raw_sample, "holds more than tensors"),
+    "pickled weight": (pickled_weight, "holds more than tensors"),
+    "another file": (elsewhere, "refers to '../../../etc/passwd'"),
+    "script object": (script_object, "no part of a plain exported program"),
+    "library": (library, "no part of a plain exported program"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_nothing_runs(case: str, program: Path, tmp_path: Path) -> None:
+    change, said = HOSTILE[case]
+    mark, entries = tmp_path / "it ran", entries_of(program)
+    change(entries, mark)
+    with pytest.raises(DataError, match=said):
+        load_program(written(entries, tmp_path / "hostile.pt2"))
+    assert not mark.exists()
+
+
+def test_guards_are_left_out(program: Path, tmp_path: Path) -> None:
+    entries = entries_of(program)
+    in_program(lambda content: content.update(guards_code=["__import__('os').mkdir('it ran')"]))(
+        entries, tmp_path
+    )
+    loaded = load_program(written(entries, tmp_path / "guards.pt2"))
+    loaded.module()(torch.randn(2, 3, 8, 8))
+    assert not Path("it ran").exists()
+
+
+@pytest.mark.parametrize("part", [0, 10, 1000, 5000])
+def test_damaged_files(part: int, program: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cut.pt2"
+    path.write_bytes(program.read_bytes()[:part])
+    with pytest.raises(DataError, match=r"is no .pt2 file"):
+        load_program(path)
+
+
+def test_other_files(program: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"cannot be read .No such file"):
+        load_program(tmp_path / "none.pt2")
+    state = tmp_path / "state.pt2"
+    torch.save({"a": torch.ones(2)}, state)
+    with pytest.raises(DataError, match=r"no part of a plain exported program|holds no models"):
+        load_program(state)
+    packed = written(entries_of(program), tmp_path / "packed.pt2", compression=zipfile.ZIP_DEFLATED)
+    with pytest.raises(DataError, match="twice or compressed"):
+        load_program(packed)
+    changed = bytearray(program.read_bytes())
+    changed[changed.index(b"graph_module") + 2] ^= 1
+    path = tmp_path / "changed.pt2"
+    path.write_bytes(changed)
+    with pytest.raises(DataError, match="is no exported program that torch"):
+        load_program(path)

@@ -1,0 +1,225 @@
+"""``convbias.verify``: what is the same function passes, and every way to be another one is found."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import convbias
+from convbias.errors import DataError
+from convbias.verifying import randomised
+
+C = 4
+
+
+def conv(**more: Any) -> nn.Conv2d:
+    return nn.Conv2d(C, C, 3, padding=1, **more)
+
+
+def folded_plainly(model: nn.Module) -> nn.Module:
+    """BatchNorm before a padded convolution, folded into a tied bias: the error of many tools."""
+    norm, layer = copy.deepcopy(model[0]), copy.deepcopy(model[1])  # pyright: ignore
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    shift = norm.bias - norm.running_mean * scale
+    with torch.no_grad():
+        layer.bias += (layer.weight * shift[:, None, None]).sum((1, 2, 3))
+        layer.weight *= scale[:, None, None]
+    return layer
+
+
+class Run(nn.Module):
+    def __init__(self, run: Callable[..., Any]) -> None:
+        super().__init__()
+        self.run = run
+
+    def forward(self, *x: Tensor) -> Any:
+        return self.run(*x)
+
+
+class Drifting(nn.Module):
+    """Right once only: what a compiler was found to do."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.calls = inner, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.inner(x) + (self.calls > 1)
+
+
+class Overwriting(nn.Module):
+    """Every result is in the same memory."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.memory = inner, torch.empty(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.inner(x)
+        if self.memory.shape != y.shape or self.memory.dtype != y.dtype:
+            self.memory = torch.empty_like(y)
+        return self.memory.copy_(y)
+
+
+def test_the_same_function() -> None:
+    model = nn.Sequential(conv(), nn.BatchNorm2d(C), nn.ReLU()).eval()
+    verdict = convbias.verify(model, copy.deepcopy(model), [torch.randn(2, C, 6, 7)])
+    assert verdict
+    assert verdict.worst.apart == 0
+    assert verdict.dtype == "float64"
+    assert "the same function" in str(verdict)
+    names = {case.name for case in verdict.cases}
+    assert {
+        "example",
+        "random",
+        "zeros",
+        "ones",
+        "impulse at first last",
+        "impulse at middle middle",
+    } <= names
+
+
+def test_a_border_that_is_wrong_and_an_interior_that_is_right() -> None:
+    model, x = nn.Sequential(nn.BatchNorm2d(C), conv()).eval(), torch.randn(1, C, 8, 8)
+    # Fresh statistics hide it.
+    assert convbias.verify(model, folded_plainly, [x])
+    verdict = convbias.verify(model, folded_plainly, [x], random_statistics=True)
+    assert not verdict
+    random = next(case for case in verdict.cases if case.name == "random")
+    assert random.border > 0.01
+    assert random.interior < 1e-6
+    _, row, column = (int(i) for i in random.worst.split("[")[1].rstrip("]").split(",")[1:])
+    assert row in (0, 7) or column in (0, 7)
+    assert "not the same function" in str(verdict)
+    assert "border" in str(verdict)
+    assert verdict.to_dict()["same"] is False
+
+
+def test_the_input_is_not_touched_by_random_statistics() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(C), conv()).eval()
+    kept = copy.deepcopy(model.state_dict())
+    convbias.verify(model, folded_plainly, [torch.randn(1, C, 8, 8)], random_statistics=True)
+    assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
+
+
+layer = conv()
+DIFFERENT: dict[str, tuple[nn.Module, str]] = {
+    "drifting": (Drifting(layer), "again.*the next call gives another result|border|interior"),
+    "overwriting": (Overwriting(layer), "its result is overwritten later"),
+    "another size": (nn.Conv2d(C, C, 3), r"output is \(1, 4, 8, 8\), and \(1, 4, 6, 6\)"),
+    "several outputs": (Run(lambda x: (layer(x), x)), "1 outputs, and 2"),
+    "failing": (Run(lambda x: x.no_such_thing()), "the second network fails, AttributeError"),
+    "not a number": (Run(lambda x: layer(x) * float("nan")), "inf"),
+    "at zero only": (Run(lambda x: layer(x) + (x == 0).all()), "zeros"),
+    "at a corner only": (Run(lambda x: layer(x) + F.pad(x[..., -1:, :1], (0, 7, 7, 0))), "border"),
+}
+
+
+@pytest.mark.parametrize("case", DIFFERENT)
+def test_another_function_is_found(case: str) -> None:
+    other, said = DIFFERENT[case]
+    verdict = convbias.verify(layer, other, [torch.randn(1, C, 8, 8)])
+    assert not verdict
+    assert any(__import__("re").search(part, str(verdict)) for part in said.split("|")), str(verdict)
+
+
+def test_sizes_and_batches_that_are_dynamic() -> None:
+    def wrong_when_small(x: Tensor) -> Tensor:
+        return layer(x) + (x.shape[2] < 4)
+
+    def wrong_in_batches(x: Tensor) -> Tensor:
+        return layer(x) + torch.arange(len(x)).reshape(-1, 1, 1, 1) * (len(x) == 3)
+
+    axes = [{0: None if False else "n", 2: "h", 3: "w"}]
+    x = torch.randn(2, C, 8, 8)
+    for other in (wrong_when_small, wrong_in_batches):
+        assert convbias.verify(layer, Run(other), [x])
+        assert not convbias.verify(layer, Run(other), [x], dynamic_shapes=axes)
+    sizes = {tuple(case.sizes[0]) for case in convbias.verify(layer, layer, [x], dynamic_shapes=axes).cases}
+    assert {(2, C, 8, 8), (1, C, 8, 8), (3, C, 8, 8), (2, C, 1, 1)} <= sizes
+    kernel = nn.Conv2d(C, C, 3)
+    smallest = convbias.verify(kernel, kernel, [x], dynamic_shapes=axes).cases
+    assert (2, C, 3, 3) in {tuple(case.sizes[0]) for case in smallest}
+
+
+def test_programs_and_structures() -> None:
+    model = Run(lambda x: {"a": layer(x), "b": [x.sum(), layer(x).relu()]})
+    x = torch.randn(2, C, 8, 8)
+    program = torch.export.export(model, (x,), strict=False)
+    assert convbias.verify(model, program, [x])
+    assert convbias.verify(program, model, [x])
+    wrong = Run(lambda x: {"a": layer(x), "b": [x.sum(), layer(x)]})
+    assert "output 2" in str(convbias.verify(program, wrong, [x]))
+
+
+def test_whole_numbers() -> None:
+    table = nn.Embedding(10, 3)
+    assert convbias.verify(table, copy.deepcopy(table), [torch.randint(0, 10, (2, 5))])
+    pixels = Run(lambda x: layer(x.float()))
+    off = Run(lambda x: layer(x.float() / 255 * 256))
+    x = torch.randint(0, 256, (1, C, 8, 8), dtype=torch.uint8)
+    assert convbias.verify(pixels, pixels, [x])
+    assert not convbias.verify(pixels, off, [x])
+
+
+def test_half_precision_has_its_own_rounding() -> None:
+    half = copy.deepcopy(layer).bfloat16()
+    assert convbias.verify(layer, half.float(), [torch.randn(1, C, 8, 8)], tolerance=0.05)
+    assert not convbias.verify(layer, half.float(), [torch.randn(1, C, 8, 8)])
+
+
+def test_what_cannot_be_compared() -> None:
+    with pytest.raises(
+        ValueError, match=r"example_inputs=\[\(1, 5, 8, 8\)\]: the network does not take them"
+    ):
+        convbias.verify(layer, layer, [torch.randn(1, 5, 8, 8)])
+    with pytest.raises(TypeError, match="model=int: must be a module, an exported program or an ONNX model"):
+        convbias.verify(layer, 3, [torch.randn(1, C, 8, 8)])
+
+
+def test_random_statistics_hide_nothing() -> None:
+    model = randomised(nn.Sequential(nn.BatchNorm2d(C, affine=False), nn.BatchNorm2d(C)))
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            assert norm.running_mean is not None
+            assert norm.running_mean.abs().min() > 0
+    assert torch.equal(randomised(model)[1].weight, randomised(model)[1].weight)  # pyright: ignore
+
+
+def onnx_file(model: nn.Module, path: Path, x: Tensor) -> Path:
+    program = torch.onnx.export(
+        model, (x,), dynamo=True, verbose=False, dynamic_shapes=({0: "n", 2: "h", 3: "w"},)
+    )
+    assert program is not None
+    program.save(path)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+def test_onnx_files(tmp_path: Path) -> None:
+    model, x = randomised(nn.Sequential(nn.BatchNorm2d(C), conv())).eval(), torch.randn(2, C, 8, 9)
+    right = onnx_file(model, tmp_path / "right.onnx", x)
+    wrong = onnx_file(folded_plainly(model), tmp_path / "wrong.onnx", x)
+    assert convbias.verify(model, right, [x])
+    axes = [{0: "n", 2: "h", 3: "w"}]
+    verdict = convbias.verify(right, wrong, [x], dynamic_shapes=axes)
+    assert not verdict
+    assert verdict.dtype == "float32"
+    assert len({tuple(case.sizes[0]) for case in verdict.cases}) > 3
+    for name, content in {"empty": b"", "text": b"hello", "cut": right.read_bytes()[:300]}.items():
+        path = tmp_path / f"{name}.onnx"
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=f"{name}.onnx: ONNX Runtime cannot load it"):
+            convbias.verify(path, model, [x])
+    with pytest.raises(DataError, match="there is no such file"):
+        convbias.verify(tmp_path / "none.onnx", model, [x])
+    with pytest.raises(DataError, match=r"must be an .onnx file"):
+        convbias.verify(tmp_path / "none.pb", model, [x])
