@@ -1,0 +1,184 @@
+"""``convbias fold`` and ``convbias verify``, as they are typed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from convbias import cli
+from convbias.folding.archive import load_program
+
+Command = Callable[..., tuple[int, str, str]]
+NETS = """
+import torch
+from torch import nn
+from convbias.verifying import randomised
+
+def make():
+    torch.manual_seed(0)
+    first = nn.BatchNorm2d(3), nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 3, padding=1)
+    return randomised(nn.Sequential(*first, nn.ReLU(), nn.Conv2d(4, 2, 1)))
+
+def plain():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
+
+def other():
+    model = plain()
+    nn.init.zeros_(model[0].bias)
+    return model
+
+def broken():
+    raise RuntimeError("out of order")
+"""
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """Run the command in this process, in a folder with nets.py: (exit status, stdout, stderr)."""
+    (tmp_path / "nets.py").write_text(NETS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "nets", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["convbias", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(stopped.value.code or 0), out, err
+
+    return run
+
+
+MAKE = ("--model", "nets:make", "--input", "1,3,8,9")
+
+
+def test_a_network_is_folded_and_written(command: Command, tmp_path: Path) -> None:
+    status, out, err = command("fold", *MAKE, "-o", "folded.pt2", "--measure", "--force", "all")
+    assert status == 0
+    rows = [line.split("  ")[0].strip() for line in out.splitlines()[1:3]]
+    assert rows == ["1", "2"]
+    assert "tap (" in out
+    assert "operators 5 -> 3" in out
+    assert " ms -> " in out
+    assert "the same function" in out
+    assert "Written to folded.pt2" in err
+    x = torch.randn(1, 3, 8, 9)
+    from nets import make  # pyright: ignore
+
+    # In torch's operators alone: it runs where convbias is not.
+    program = load_program(tmp_path / "folded.pt2")
+    assert not any("convbias" in str(node.target) for node in program.graph.nodes)
+    torch.testing.assert_close(program.module()(x), make().eval()(x), rtol=1e-4, atol=1e-4)
+    assert command("verify", "nets:make", "folded.pt2", "--input", "1,3,8,9")[0] == 0
+    assert sorted(path.suffix for path in tmp_path.iterdir() if path.is_file()) == [".pt2", ".py"]
+
+
+def test_the_report_as_json(command: Command) -> None:
+    status, out, _ = command("fold", *MAKE, "--json", "--target", "convbias", "--forbid", "affine before")
+    assert status == 0
+    report = json.loads(out)
+    assert [row["law"] for row in report["folded"]] == ["composition"]
+    assert report["verdict"]["same"] is True
+    assert report["target"] == "convbias"
+    assert report["after"]["macs"] < report["before"]["macs"]
+
+
+def test_nothing_to_fold_is_no_file(command: Command, tmp_path: Path) -> None:
+    status, out, _ = command("fold", "--model", "nets:plain", "--input", "1,3,8,8", "-o", "folded.pt2")
+    assert status == 3
+    assert "Nothing to fold." in out
+    assert not (tmp_path / "folded.pt2").exists()
+
+
+def test_a_fold_that_disagrees_is_not_written(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from convbias.folding import driver, rewrite
+
+    monkeypatch.setattr(driver, "disagreement", lambda network, site: 0.0)
+    monkeypatch.setattr(
+        rewrite, "bias_of", lambda conv, size, dtype: (rewrite.TIED, (torch.zeros(len(conv.weight)),))
+    )
+    status, _, err = command("fold", *MAKE, "-o", "folded.pt2", "--force", "all")
+    assert status == 1
+    assert "a bug in convbias, please report it; nothing was written: not the same function" in err
+    assert not (tmp_path / "folded.pt2").exists()
+
+
+def test_a_rewriting_that_disagrees_is_undone_and_told(
+    monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    from convbias.folding import laws
+
+    true = laws.before
+    monkeypatch.setattr(laws, "before", lambda conv, scale, shift, size: true(conv, scale, None, size))
+    status, out, _ = command("fold", *MAKE, "--force", "all", "--json")
+    report = json.loads(out)
+    bugs = [row for row in report["refused"] if "a bug in convbias" in row["reason"]]
+    assert [row["law"] for row in bugs] == ["affine before"]
+    assert status == 0
+    assert [row["law"] for row in report["folded"]] == ["composition"]
+
+
+def test_two_networks_that_differ(command: Command) -> None:
+    status, out, _ = command("verify", "nets:plain", "nets:other", "--input", "1,3,8,8")
+    assert status == 1
+    assert "not the same function" in out
+    assert command("verify", "nets:plain", "nets:other", "--input", "1,3,8,8", "--tolerance", "10")[0] == 0
+    status, out, _ = command("verify", "nets:plain", "nets:plain", "--input", "1,3,8,8", "--json")
+    assert status == 0
+    assert json.loads(out)["same"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("fold",), "model: give a .pt2 file, or --model module:factory"),
+        (("fold", "a.pt2", *MAKE), "one of both"),
+        (("fold", "a.onnx"), "file=a.onnx: must be a .pt2 file"),
+        (("fold", "a.pt2"), "a.pt2: cannot be read (No such file or directory)"),
+        (("fold", "nets.pt2"), "nets.pt2: is no .pt2 file"),
+        (("fold", "--model", "nets:make"), "model=nets:make: needs the size of its input; say --input"),
+        (
+            ("fold", "--model", "nets:broken", "--input", "1,3,8,8"),
+            "the factory failed, RuntimeError: out of order",
+        ),
+        (("fold", "--model", "nets:make", "--input", "1,x"), "input=1,x: must be sizes"),
+        (("fold", "--model", "nets:make", "--input", "1,3,8,8:int9"), "input=1,3,8,8:int9: must be"),
+        (("fold", "--model", "nets:make", "--input", "1,4,8,8"), "torch.export cannot trace it"),
+        (("fold", *MAKE, "-o", "folded.onnx"), "folded.onnx: must end in .pt2"),
+        (("fold", *MAKE, "-o", "no/where.pt2"), "its folder is not there"),
+        (("fold", *MAKE, "--force", "magic"), "force='magic': must be 'all' or one of 'affine after'"),
+        (
+            ("verify", "nets:make", "nets.py", "--input", "1,3,8,8"),
+            "nets.py: must be a .pt2 or an .onnx file",
+        ),
+        (("verify", "nets:make", "none.onnx", "--input", "1,3,8,8"), "none.onnx: there is no such file"),
+    ],
+)
+def test_bad_words_are_told_on_one_line(
+    command: Command, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    (tmp_path / "nets.pt2").write_text("no archive")
+    status, out, err = command(*arguments)
+    assert status == 2
+    assert said in err
+    assert err.startswith("error: ")
+    assert len(err.splitlines()) == 1
+    assert out == ""
+
+
+def test_help_has_examples(command: Command) -> None:
+    for name in ("fold", "verify"):
+        status, out, _ = command(name, "--help")
+        assert status == 0
+        assert f"convbias {name} " in out
+        assert "Exit status" in out
