@@ -9,7 +9,7 @@ import importlib
 from pathlib import Path
 
 LOCKED = Path(__file__).with_name("public_names.txt")
-MODULES = ["convbias", "convbias.functional", "convbias.nn"]
+MODULES = ["convbias", "convbias.folding", "convbias.functional", "convbias.nn", "convbias.verifying"]
 
 
 def public_names() -> list[str]:

@@ -1,4 +1,4 @@
-"""README tells the truth: its Python runs, in order, prints what it says, and its make commands exist."""
+"""README and docs tell the truth: their Python runs, in order, prints what it says; make's commands exist."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+PAGES = ["README.md", "docs/folding.md"]
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def blocks(language: str) -> list[tuple[int, str]]:
+def blocks(language: str, page: str = "README.md") -> list[tuple[int, str]]:
     """(line of the first line of code, code) of each fenced block."""
+    text = (ROOT / page).read_text("utf-8")
     return [
-        (README.count("\n", 0, found.start(2)) + 1, found[2])
-        for found in FENCED.finditer(README)
+        (text.count("\n", 0, found.start(2)) + 1, found[2])
+        for found in FENCED.finditer(text)
         if found[1] == language
     ]
 
@@ -28,15 +30,16 @@ def printed(code: str) -> str:
     return comments.replace("# ", "")
 
 
-def test_the_python_of_readme_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("page", PAGES)
+def test_the_python_of_a_page_runs(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    assert blocks("python")
-    for line, code in blocks("python"):
-        # Empty lines before the code, so that a traceback gives README's own line.
-        exec(compile("\n" * (line - 1) + code, "README.md", "exec"), names)
+    assert blocks("python", page)
+    for line, code in blocks("python", page):
+        # Empty lines before the code, so that a traceback gives the page's own line.
+        exec(compile("\n" * (line - 1) + code, page, "exec"), names)
         assert capsys.readouterr().out == printed(code)
 
 
