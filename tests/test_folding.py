@@ -172,6 +172,11 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str], list[str]]] = {
         {"parallel branches"},
         ["tied"],
     ),
+    "itself twice": (
+        lambda: Net(lambda n, x: x + x + n.conv(x), conv=conv()),
+        {"parallel branches"},
+        ["tied"],
+    ),
     "identity": (
         lambda: Net(lambda n, x: x + n.conv(x), conv=conv(groups=2)),
         {"parallel branches"},
@@ -199,6 +204,14 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str], list[str]]] = {
         {"affine after"},
         ["tied"],
     ),
+    **{
+        f"{mode} padding, torch's": (
+            lambda mode=mode: nn.Sequential(bn(), conv(padding_mode=mode), bn()),
+            {"affine before", "affine after"},
+            ["tied"],
+        )
+        for mode in ("reflect", "replicate", "circular")
+    },
     "circular": (
         lambda: nn.Sequential(bn(), convbias.Conv2d(C, C, 3, padding=1, padding_mode="circular")),
         {"affine before"},
@@ -261,8 +274,8 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
         "constant padding",
         "crops the image",
     ),
-    "reflected": (
-        lambda: nn.Sequential(nn.ReflectionPad2d(1), conv(padding=0)),
+    "reflected, more on one side": (
+        lambda: nn.Sequential(nn.ReflectionPad2d((1, 0, 1, 1)), conv(padding=0)),
         "constant padding",
         "reflect",
     ),
@@ -270,6 +283,11 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
         lambda: nn.Sequential(conv(1, 1), conv()),
         "composition",
         "neither is a 1×1 convolution without padding",
+    ),
+    "a branch twice": (
+        lambda: Net(lambda n, x: (y := n.conv(x)) + y + n.point(x), conv=conv(), point=conv(1, 0)),
+        "parallel branches",
+        "conv is added twice",
     ),
     "a sum with something else": (
         lambda: Net(lambda n, x: n.conv(x) + n.point(x) + x.relu(), conv=conv(), point=conv(1, 0)),

@@ -88,6 +88,14 @@ DEFAULT: dict[str, tuple[Callable[[], nn.Module], list[str], int]] = {
         ["shifted ReLU"],
         4,
     ),
+    "shifted ReLU, spelled out": (
+        lambda: Net(
+            lambda n, x: n.b(n.pool((n.a(x).relu() - n.norm.running_mean[:, None, None]) / 0.3 + 1)),
+            **{"a": conv(), "b": conv(), "norm": bn(), "pool": nn.MaxPool2d(2)},
+        ),
+        ["shifted ReLU"],
+        4,
+    ),
     "tokens": (
         lambda: Net(tokens, conv=conv(2, 0, stride=2), norm=nn.LayerNorm(C)),
         ["token bias"],
@@ -226,6 +234,11 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
         "affine after",
         "depends on the input",
     ),
+    "a weight too large": (
+        lambda: Net(lambda n, x: n.conv(x) * 1e30 * 1e30, conv=conv()),
+        "affine after",
+        "would leave the range of torch.float32",
+    ),
     "zero scale": (zero_scale, "shifted ReLU", "a scale of 0"),
     "negative scale": (negative_scale, "shifted ReLU", "turns the largest into another one"),
     "ReLU read twice": (
@@ -260,6 +273,11 @@ def test_what_is_not_exact_is_refused_with_a_reason(case: str) -> None:
     reasons = [row.reason for row in folded.report.refused if row.law == law]
     assert any(part in reason for reason in reasons for part in said.split("|")), folded.report
     torch.testing.assert_close(folded.model(x), model(x))
+
+
+def test_an_image_without_a_batch() -> None:
+    model = nn.Sequential(conv(), nn.ReLU(), conv(1, 0)).eval()
+    assert convbias.fold(model, torch.randn(C, 8, 8), force="all").model is model
 
 
 def test_sizes_and_batches_stay_dynamic() -> None:

@@ -39,52 +39,64 @@ class ShiftedReLU(Law):
             bounds = clamps(node)
             if bounds is not None and input_of(node) in network.convolutions:
                 path = _path(network, node)
-                affine = next(((one, found) for one in path if (found := read(one, network))), None)
-                if affine is not None:
-                    place = (network, node, bounds, path, *affine)
+                if any(read(one, network) for one in path):
+                    place = (network, node, bounds, path)
                     yield self.tried(network, node, lambda place=place: self._site(*place))
 
-    def _site(
-        self,
-        network: Network,
-        activation: Node,
-        bounds: Bounds,
-        path: list[Node],
-        affine: Node,
-        found: Elementwise,
-    ) -> Site:
+    def _site(self, network: Network, activation: Node, bounds: Bounds, path: list[Node]) -> Site:
         conv, last = input_of(activation), path[-1]
-        inside = {activation, *path, *parts(affine)}
+        gone = [part for node in path if read(node, network) for part in (*parts(node), node)]
+        between = [node for node in path if node not in gone]
         for node in (conv, activation, *path[:-1]):
+            inside = {activation, *path, *gone}
             others = [network.label(user) for user in node.users if user not in inside]
             if others:
                 raise FoldRefused(self.name, f"{network.label(node)} is also used by {', '.join(others)}")
         others = [network.label(user) for user in last.users if user not in network.convolutions]
         if others:
             raise FoldRefused(self.name, f"{', '.join(others)} cannot take up the scale")
-        scale, floor = self._scale_and_floor(network, affine, found)
-        if any(node.target in POOLS for node in path[path.index(affine) :]):
-            through_max_pool(scale)
-        value, between = network.convolutions[conv], [node for node in path if node is not affine]
+        scale, floor = self._scale_and_floor(network, path)
+        value = network.convolutions[conv]
         becomes = {conv: (after(value, None, tied(floor, value.geometry.dims)), input_of(conv))}
         for end in last.users:
             becomes[end] = before(network.convolutions[end], scale), [activation, *between][-1]
         spread = floor.reshape(-1, *(1,) * value.geometry.dims)
         least, most = bounds[0] + spread, None if bounds[1] is None else bounds[1] + spread
         clamp = (aten.clamp.Tensor, (conv, least, most))
-        gone = (*parts(affine), affine)
-        return Site(self.name, gone, becomes, {affine: found.input}, {activation: clamp}, tuple(between))
+        # From the first to the last: each is read in the place of the next.
+        instead: dict[Node, Node] = {}
+        for node in path:
+            if node in gone:
+                source = input_of(parts(node)[0]) if parts(node) else self._read(network, node).input
+                instead[node] = instead.get(source, source)
+        return Site(self.name, tuple(gone), becomes, instead, {activation: clamp}, tuple(between))
 
-    def _scale_and_floor(self, network: Network, affine: Node, found: Elementwise) -> tuple[Tensor, Tensor]:
-        shape = network.shape(affine)
-        if network.shape(found.input) != shape:
-            raise FoldRefused(self.name, f"it makes {network.shape(found.input)} into {shape}")
-        one, zero = torch.ones(()).double(), torch.zeros(()).double()
-        scale = per_channel(self.name, one if found.scale is None else found.scale, shape)
-        floor = relu_floor(scale, per_channel(self.name, zero if found.shift is None else found.shift, shape))
-        if bool((floor.abs() > torch.finfo(affine.meta["val"].dtype).max).any()):
+    def _scale_and_floor(self, network: Network, path: list[Node]) -> tuple[Tensor, Tensor]:
+        """Of all the affine maps together, ``a`` and ``b/a``."""
+        scale, shift = torch.ones(()).double(), torch.zeros(()).double()
+        mapped = False
+        for node in path:
+            if node.target in POOLS:
+                if mapped:
+                    through_max_pool(scale)
+                continue
+            found, shape, mapped = self._read(network, node), network.shape(node), True
+            if network.shape(found.input) != shape:
+                raise FoldRefused(self.name, f"it makes {network.shape(found.input)} into {shape}")
+            a = torch.ones(()).double() if found.scale is None else found.scale
+            b = torch.zeros(()).double() if found.shift is None else found.shift
+            a, b = per_channel(self.name, a, shape), per_channel(self.name, b, shape)
+            scale, shift = a * scale, a * shift + b
+        floor = relu_floor(scale, shift)
+        if bool((floor.abs() > torch.finfo(path[0].meta["val"].dtype).max).any()):
             raise FoldRefused(self.name, "shift/scale is outside the dtype's range")
         return scale, floor
+
+    def _read(self, network: Network, node: Node) -> Elementwise:
+        found = read(node, network)
+        if found is None:
+            raise FoldRefused(self.name, f"{network.label(node)} is no affine map")
+        return found
 
 
 def clamps(node: Node) -> Bounds | None:
@@ -99,18 +111,15 @@ def clamps(node: Node) -> Bounds | None:
 
 
 def _path(network: Network, activation: Node) -> list[Node]:
-    """What follows the activation: an affine map, with the pooling before and after it."""
+    """What follows the activation one by one: affine maps and max pooling."""
     found: list[Node] = []
-    node, mapped = activation, False
+    node = activation
     while True:
-        users = [user for user in node.users if not _opens(user)] + [
-            u for o in node.users if _opens(o) for u in o.users
-        ]
-        following = [u for u in users if u.target in POOLS or (not mapped and read(u, network) is not None)]
+        users = [user for one in node.users for user in (one.users if _opens(one) else (one,))]
+        following = [user for user in users if user.target in POOLS or read(user, network) is not None]
         if len(following) != 1:
             return found
         (node,) = following
-        mapped = mapped or node.target not in POOLS
         found.append(node)
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+import torch
 from torch.fx import Node
 
 from .activations import ShiftedReLU
@@ -72,6 +73,10 @@ def _decided(network: Network, site: Site, target: Target, forced: bool) -> Fold
         others = network.shares(node)
         if others:
             return Refused(site.law, network.label(node), f"its weight is shared with {', '.join(others)}")
+    for node, (conv, _) in site.becomes.items():
+        dtype = node.meta["val"].dtype
+        if conv.weight.numel() and not conv.weight.abs().max() <= torch.finfo(dtype).max:
+            return Refused(site.law, network.label(node), f"the weight would leave the range of {dtype}")
     before, after = cost(network, site.nodes, target), _afterwards(network, site, target)
     if not forced and not after.price < before.price:
         return Refused(

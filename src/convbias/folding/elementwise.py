@@ -42,9 +42,9 @@ def read(node: Node, network: Network) -> Elementwise | None:
     return None if reader is None else reader(node, network)
 
 
-def unknown(node: Node) -> tuple[Node, str] | None:
+def unknown(node: Node, network: Network) -> tuple[Node, str] | None:
     """For a node that would be an affine map if it were constant: its input, and why it is not."""
-    source = node.args[0] if node.args else None
+    source = node.args[0] if node.args and node not in network.constants else None
     if node.target is operator.getitem and isinstance(source, Node) and source.target in BY_THE_BATCH:
         return cast(
             Node, source.args[0]

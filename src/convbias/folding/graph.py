@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast, final
 
 import torch
@@ -20,6 +20,7 @@ from .convolutions import read
 
 # Operators whose result is another one each time, or that do more than compute it.
 COPIES = (torch.ops.aten.clone.default, torch.ops.aten.alias.default, torch.ops.aten.detach.default)
+MODES = ("reflect", "replicate", "circular")
 RANDOM = torch.Tag.nondeterministic_seeded
 
 
@@ -154,9 +155,33 @@ def trace(
     network = Network(module, constants, {}, {})
     for node in network.nodes:
         found = read(node, network.value)
-        if found is not None:
+        # Without a batch, the axes are others.
+        if found is not None and len(network.shape(node)) == found[0].geometry.dims + 2:
             network.convolutions[node], network.names[node] = found
+    for node in list(network.convolutions):
+        _take_up_padding(network, node)
     return network
+
+
+def _take_up_padding(network: Network, node: Node) -> None:
+    """A padding that repeats entries, with which what is affine commutes, becomes the convolution's."""
+    conv, pad = network.convolutions[node], cast(Node, node.args[0])
+    if pad.target is not torch.ops.aten.pad.default or len(pad.args) < 3 or len(pad.users) > 1:
+        return
+    x, flat, mode = cast(tuple[Node, list[Any], str], pad.args[:3])
+    pads = tuple((flat[i], flat[i + 1]) for i in range(len(flat) - 2, -1, -2))
+    even = len(pads) == conv.geometry.dims and all(isinstance(a, int) and a == b >= 0 for a, b in pads)
+    if (
+        mode in MODES
+        and even
+        and conv.geometry.pads == ((0, 0),) * len(pads)
+        and not conv.geometry.transposed
+    ):
+        geometry = replace(conv.geometry, pads=pads, padding_mode=mode)
+        network.convolutions[node] = replace(conv, geometry=geometry)
+        network.changed.add(node)
+        node.replace_input_with(pad, x)
+        network.forget(pad)
 
 
 def _drop_copies(module: GraphModule) -> None:

@@ -78,7 +78,7 @@ class AffineAfter(Law):
 
     def find(self, network: Network) -> Iterator[Site | Refused]:
         for node in network.nodes:
-            found, varies = read(node, network), unknown(node)
+            found, varies = read(node, network), unknown(node, network)
             if found is not None and found.input in network.convolutions:
                 place = (network, node, found)
                 yield self.tried(network, node, lambda place=place: self._site(*place))
@@ -111,7 +111,7 @@ class AffineBefore(Law):
 
     def find(self, network: Network) -> Iterator[Site | Refused]:
         for node in network.nodes:
-            found, varies = read(node, network), unknown(node)
+            found, varies = read(node, network), unknown(node, network)
             if not any(user in network.convolutions for user in node.users):
                 continue
             if found is not None:

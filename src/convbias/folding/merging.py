@@ -71,6 +71,8 @@ class ParallelBranches(Law):
             raise FoldRefused(self.name, "a part of the sum is no branch of the same input")
         root = sums[0]
         for branch in branches:
+            if branch is not base and branches.count(branch) > 1:
+                raise FoldRefused(self.name, f"{network.label(branch)} is added twice")
             others = [network.label(user) for user in branch.users if user not in sums]
             if branch is not base and others:
                 raise FoldRefused(self.name, f"{network.label(branch)} is also used by {', '.join(others)}")
@@ -113,8 +115,9 @@ def _leaves(root: Node) -> tuple[list[Node], list[Node]]:
     """The additions of a tree, and what they add up."""
     sums, leaves, left = [root], list[Node](), [root]
     while left:
-        for argument in left.pop().all_input_nodes:
-            if _is_sum(argument) and len(argument.users) == 1:
+        both = cast(tuple[Node, Node], left.pop().args)
+        for argument in both:
+            if _is_sum(argument) and len(argument.users) == 1 and both[0] is not both[1]:
                 sums.append(argument)
                 left.append(argument)
             else:
