@@ -20,7 +20,7 @@ def layer(tying: str) -> convbias.Conv2d:
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.normal_()
-    return made
+    return made.requires_grad_(False)
 
 
 def expected(made: convbias.Conv2d, x: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ def expected(made: convbias.Conv2d, x: Tensor) -> Tensor:
 
 
 def replaced(made: convbias.Conv2d) -> None:
-    made.bias = Parameter(torch.randn_like(made.get_parameter("bias")))
+    made.bias = Parameter(torch.randn_like(made.get_parameter("bias")), requires_grad=False)
 
 
 def written_to_data(made: convbias.Conv2d) -> None:
@@ -80,8 +80,21 @@ def test_the_field_is_computed_once_and_follows_the_size(monkeypatch: pytest.Mon
     assert computed == [(5, 6), (7, 4)]
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_an_optimizers_step_counts(fused: bool) -> None:
+    """Fused ones do not count their writes, whatever is computed between backward and step."""
+    made, x = layer("tap").requires_grad_(True).eval(), torch.randn(1, 2, 5, 6)
+    optimizer = torch.optim.AdamW(made.parameters(), lr=0.1, fused=fused)
+    for _ in range(2):
+        made(x).sum().backward()
+        with torch.no_grad():
+            made(x)
+            optimizer.step()
+            torch.testing.assert_close(made(x), expected(made, x))
+
+
 def test_training_and_copies_are_not_concerned() -> None:
-    made, x = layer("tap"), torch.randn(1, 2, 5, 6)
+    made, x = layer("tap").requires_grad_(True), torch.randn(1, 2, 5, 6)
     with torch.no_grad():
         made(x)
     made(x).sum().backward()

@@ -62,6 +62,7 @@ def fold(
 
     >>> import torch
     >>> net = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.Conv2d(3, 4, 3, padding=1)).eval()
+    >>> _ = torch.nn.init.normal_(net[0].bias)
     >>> folded = fold(net, torch.randn(2, 3, 8, 8), target="convbias")
     >>> folded.model
     GraphModule(

@@ -139,7 +139,7 @@ class ConvNd(Biased):
     def _run(self, input: Tensor, geometry: Geometry) -> Tensor:
         # Each tensor is read once: a parametrisation computes it anew each time.
         weight, bias, spelling = self.weight, self._bias_arguments(), self._spelling
-        if self._computed and may_write((input, weight, *bias)) and not any(t.is_inference() for t in bias):
+        if self._computed and _are_still(bias) and may_write((input, weight, *bias)):
             bias, spelling = [self._written_out(input, weight, bias, geometry)], "untied"
         return run(
             *(input, weight, bias, spelling, geometry, self.groups, self.activation or "", self.output_size)
@@ -159,8 +159,9 @@ class ConvNd(Biased):
     def repack(self) -> None:
         """Forget what was computed from the parameters.
 
-        While no gradient is recorded, the bias field of a tying such as tap is computed once, and again when
-        a parameter changes. Call this after a change that torch does not count: a write to ``.data``.
+        Where the bias is frozen (``requires_grad=False``) and no gradient is recorded, the field of a tying
+        such as tap is computed once, and again when a parameter changes. Call this after a change that torch
+        does not count: a write to ``.data``.
         """
         self._expanded = None
 
@@ -186,6 +187,11 @@ class ConvNd(Biased):
         if self.activation is not None:
             parts.append(f"activation={self.activation}")
         return ", ".join(parts)
+
+
+def _are_still(parameters: Sequence[Tensor]) -> bool:
+    """Whether torch counts every change of these: fused optimizers, and inference mode, do not."""
+    return not any(p.requires_grad or p.is_inference() for p in parameters)
 
 
 # The checks ask for the input's size, which a symbolic trace does not know: to torch.fx this is one step.

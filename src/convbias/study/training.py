@@ -112,7 +112,7 @@ class Training:
         self.network = team.wrapped(network)
         self.called = cast(Module, torch.compile(self.network)) if recipe.compiled else self.network
         groups = [group for group in param_groups(self.network, recipe.weight_decay) if group["params"]]
-        # A tenth of a small network's step; torch has no fused step for complex numbers.
+        # A tenth of a small network's step; torch has no fused one for complex numbers.
         known = {"lr": recipe.learning_rate, "fused": not any(p.is_complex() for p in network.parameters())}
         self.optimizer = (
             torch.optim.AdamW(groups, **known)
