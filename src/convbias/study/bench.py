@@ -26,7 +26,7 @@ from .samples import Samples, seeded
 from .tasks import Classification, Task
 from .team import ALONE, Team
 
-# How many test samples a trained network is taken apart on: with more, that would need the most memory of all.
+# How many test samples a trained network is taken apart on: more would take more memory than training.
 TAKEN_APART = 16
 
 
