@@ -81,6 +81,14 @@ pytest: $(STAMP) ## tests and doctests (more words: PYTEST_ARGS='-k tap')
 	@echo "==> tests"
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+.PHONY: fuzz
+fuzz: $(STAMP) ## 500 random networks folded (not in CI: some minutes)
+	@CONVBIAS_NETWORKS=500 $(BIN)/python -m pytest tests/test_folding_random.py $(PYTEST_ARGS)
+
+.PHONY: mutants
+mutants: $(STAMP) ## lines of the folding broken one by one: does a test fail? (not in CI: a quarter of an hour)
+	@$(BIN)/python tests/mutants.py
+
 .PHONY: format
 format: $(STAMP) ## mend what ruff can mend
 	@$(BIN)/python -m ruff check --fix .

@@ -138,8 +138,18 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str], list[str]]] = {
         lambda: Net(
             lambda n, x: n.conv(torch.cat([torch.ones_like(x[:, :1]), x], 1)), conv=conv(inputs=C + 1)
         ),
-        set(),
-        [],
+        {"constant channels"},
+        ["tap"],
+    ),
+    "planes of numbers": (
+        lambda: Net(
+            lambda n, x: n.conv(
+                torch.cat([x.new_full((x.shape[0], 1, SIZE, SIZE), 0.3), x, torch.zeros_like(x)], 1)
+            ),
+            conv=conv(inputs=2 * C + 1),
+        ),
+        {"constant channels"},
+        ["tap"],
     ),
     "constant padding": (
         lambda: nn.Sequential(nn.ConstantPad2d(1, 0.7), conv(padding=0)),

@@ -68,7 +68,7 @@ def tokens(net: Any, x: Tensor) -> Tensor:
 
 def class_token(net: Any, x: Tensor) -> Tensor:
     y = net.conv(x).flatten(2).transpose(1, 2)
-    return net.norm(torch.cat([net.position[:, :1].expand(len(x), -1, -1), y], 1) + net.position)
+    return net.norm(torch.cat([net.position[:, :1].expand(x.shape[0], -1, -1), y], 1) + net.position)
 
 
 # The network, the laws that apply by default (eager), and the operators left.
@@ -291,6 +291,39 @@ def test_sizes_and_batches_stay_dynamic() -> None:
     assert len({tuple(case.sizes) for case in folded.verdict.cases}) >= 4
     for size in ((2, C, 5, 9), (7, C, 16, 3)):
         x = torch.randn(size)
+        torch.testing.assert_close(folded.model(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+DYNAMIC_BATCH: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "a plane of ones": (
+        lambda: Net(
+            lambda n, x: n.conv(torch.cat([x, torch.ones_like(x[:, :1])], 1)), conv=conv(inputs=C + 1)
+        ),
+        "constant channels",
+    ),
+    "coordinates": (
+        lambda: Net(
+            lambda n, x: n.conv(torch.cat([x, n.map.expand(x.shape[0], -1, -1, -1)], 1)),
+            conv=conv(inputs=2 * C),
+        ),
+        "constant channels",
+    ),
+    "tokens and a class token": (
+        lambda: Net(class_token, conv=conv(2, 0, stride=2), norm=nn.LayerNorm(C)),
+        "token bias",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DYNAMIC_BATCH)
+def test_constants_beside_a_batch_of_any_size(case: str) -> None:
+    make, law = DYNAMIC_BATCH[case]
+    model = make().eval()
+    n = torch.export.Dim("n", min=1, max=64)
+    folded = convbias.fold(model, torch.randn(2, C, 8, 8), dynamic_shapes=({0: n},), force="all")
+    assert laws(folded) == [law], folded.report
+    for batch in (1, 2, 5):
+        x = torch.randn(batch, C, 8, 8)
         torch.testing.assert_close(folded.model(x), model(x), rtol=1e-4, atol=1e-4)
 
 

@@ -55,9 +55,10 @@ def before(
 def constant_channels(conv: AffineConv, channels: Mapping[int, Tensor]) -> AffineConv:
     """``conv(x with constant channels among its own)``: those leave the weight, ``W∗const`` joins the bias.
 
-    ``channels`` gives, by input channel, a number ``()`` or a map ``(*in)``. A number becomes a tap bias: a
-    plane of ones shows a network its border. Each group must lose equally many.
+    ``channels`` gives, by input channel, a number ``()`` or a map ``(*in)``. A number, or a map of one
+    number, becomes a tap bias: a plane of ones shows a network its border. Each group must lose equally many.
     """
+    channels = {c: _number(value) for c, value in channels.items()}
     size = conv.in_channels // conv.groups
     lost = [sorted(c % size for c in channels if c // size == group) for group in range(conv.groups)]
     if any(not 0 <= c < conv.in_channels for c in channels):
@@ -136,3 +137,9 @@ def _by_shape(channels: Mapping[int, Tensor]) -> dict[tuple[int, ...], list[int]
     for channel, values in channels.items():
         found.setdefault(tuple(values.shape), []).append(channel)
     return found
+
+
+def _number(values: Tensor) -> Tensor:
+    """A map of one number as that number, which fits images of any size."""
+    first = values.flatten()[0]
+    return first if bool((values == first).all()) else values

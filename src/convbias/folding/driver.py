@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import torch
@@ -117,9 +117,3 @@ def _field(network: Network, node: Node) -> tuple[str, int]:
     conv = network.convolutions[node]
     tying, parameters = bias_of(conv, network.space(input_of(node)), node.meta["val"].dtype)
     return repr(tying), sum(math.prod(parameter.shape) for parameter in parameters)
-
-
-def every(network: Network) -> Iterator[Site | Refused]:
-    """Every place where a law applies, or nearly does."""
-    for law in LAWS.values():
-        yield from law.find(network)

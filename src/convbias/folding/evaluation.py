@@ -27,8 +27,9 @@ def evaluate(
     def value(node: Node) -> Any:
         node = site.instead.get(node, node) if site else node
         if node not in values:
+            known_before = network.constants.get(node)
             values[node] = (
-                double(network.constants[node]) if node in network.constants else hint(network, node)
+                hint(network, node) if known_before is None else _constant(network, node, known_before)
             )
         return values[node]
 
@@ -75,6 +76,12 @@ def hint(network: Network, node: Node) -> Any:
     """The size, or whatever is no tensor, that ``node`` has for the example."""
     value = node.meta["val"]
     return value.node.hint if isinstance(value, torch.SymInt) else value
+
+
+def _constant(network: Network, node: Node, value: Tensor) -> Tensor:
+    """A constant in float64, for as many images as the example has."""
+    value = double(value)
+    return value.expand(network.hint(node)) if node.op == "call_function" else value
 
 
 def double(value: Tensor) -> Tensor:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast, final
 
@@ -12,16 +11,14 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
-from torch.fx.node import map_arg
 from torch.nn import Module, Parameter
 
 from ..affine import AffineConv
+from .constants import constants
 from .convolutions import read
 
-# Operators whose result is another one each time, or that do more than compute it.
 COPIES = (torch.ops.aten.clone.default, torch.ops.aten.alias.default, torch.ops.aten.detach.default)
 MODES = ("reflect", "replicate", "circular")
-RANDOM = torch.Tag.nondeterministic_seeded
 
 
 @final
@@ -151,8 +148,7 @@ def trace(
         warnings.simplefilter("ignore", FutureWarning)
         module = cast(GraphModule, program.run_decompositions({}).module(check_guards=False))
     _drop_copies(module)
-    constants = _constants(module)
-    network = Network(module, constants, {}, {})
+    network = Network(module, constants(module), {}, {})
     for node in network.nodes:
         found = read(node, network.value)
         # Without a batch, the axes are others.
@@ -190,32 +186,3 @@ def _drop_copies(module: GraphModule) -> None:
         if node.target in COPIES and "memory_format" not in node.kwargs and len(node.args) == 1:
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
-
-
-def _constants(module: GraphModule) -> dict[Node, Tensor]:
-    """The nodes whose value no input changes, with it: parameters, buffers, and what is computed from them.
-
-    Sizes that depend on the input are no constants, and nothing is that is computed from one.
-    """
-    found: dict[Node, Any] = {}
-    written = {node.args[0] for node in module.graph.nodes if node.target is torch.ops.aten.copy_.default}
-    for node in module.graph.nodes:
-        if node in written:
-            continue
-        if node.op == "get_attr":
-            found[node] = operator.attrgetter(str(node.target))(module)
-        elif node.op == "call_function" and _computable(node, found):
-            found[node] = _computed(node, found)
-    return {node: value.detach() for node, value in found.items() if isinstance(value, Tensor)}
-
-
-def _computable(node: Node, known: Mapping[Node, Any]) -> bool:
-    if isinstance(node.target, torch._ops.OpOverload) and RANDOM in node.target.tags:
-        return False
-    return all(argument in known for argument in node.all_input_nodes)
-
-
-@torch.no_grad()
-def _computed(node: Node, known: Mapping[Node, Any]) -> Any:
-    arguments, words = map_arg((node.args, node.kwargs), lambda n: known[n])
-    return cast(Any, node.target)(*arguments, **words)

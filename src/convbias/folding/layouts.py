@@ -64,7 +64,18 @@ class TokenBias(Law):
             pieces = full.split([network.hint(part)[axis] for part in _joined(cat)], axis)
             taken = dict(zip(_joined(cat), pieces, strict=True))
             full = taken.pop(end)
-            new = [end if p is end else network.constants[p].double() + taken[p] for p in _joined(cat)]
+            new: list[Any] = []
+            for part in _joined(cat):
+                if part is end:
+                    new.append(end)
+                elif network.shape(part)[0] is not None:
+                    new.append(network.constants[part].double() + taken[part])
+                elif part.target is aten.expand.default and len(part.users) == 1:
+                    new.append(part)
+                    value = network.constants[part].double() + taken[part]
+                    rewritten[part] = (part.target, (value, *part.args[1:]))
+                else:
+                    raise FoldRefused(self.name, f"{network.label(part)} is also used elsewhere")
             rewritten[cat] = (cat.target, (new, axis))
         places = _places(network, conv, path)
         if places is None or network.space(conv) is None:

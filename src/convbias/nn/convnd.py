@@ -139,7 +139,7 @@ class ConvNd(Biased):
     def _run(self, input: Tensor, geometry: Geometry) -> Tensor:
         # Each tensor is read once: a parametrisation computes it anew each time.
         weight, bias, spelling = self.weight, self._bias_arguments(), self._spelling
-        if self._computed and _are_still(bias) and may_write((input, weight, *bias)):
+        if self._computed and may_write((input, weight, *bias)) and _are_still(bias):
             bias, spelling = [self._written_out(input, weight, bias, geometry)], "untied"
         return run(
             *(input, weight, bias, spelling, geometry, self.groups, self.activation or "", self.output_size)
