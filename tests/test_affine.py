@@ -233,6 +233,15 @@ def test_repvgg_becomes_one_convolution_with_a_tied_bias() -> None:
         assert repr(found.smallest()[0]) == "tied"
 
 
+def test_a_tap_bias_that_meets_no_border_is_tied_in_a_sum_too() -> None:
+    branch = pointwise(3, 4, 2)
+    branch = branch.with_bias(Field(tap=randn(4, 1, 1)))
+    big, x = AffineConv(randn(4, 3, 3, 3), Geometry.of(2, 3, padding=1)), randn(2, 3, 5, 4)
+    found = parallel(big, branch)
+    same(found(x), big(x) + branch(x))
+    assert repr(found.smallest()[0]) == "tied"
+
+
 def test_a_diverse_branch_block() -> None:
     """1×1 and its BatchNorm, then a padded k×k; and 1×1, then average pooling: the padding's bias counts."""
     x = randn(2, 4, 7, 6)
