@@ -14,7 +14,7 @@ PIP_ARGS ?=
 ARGS ?=
 PYTEST_ARGS ?=
 
-EXTRAS := study,onnx,dev
+EXTRAS := study,onnx,docs,dev
 # The stamp knows where the checkout is: an environment does not survive a move unmended.
 HERE := $(shell pwd | cksum | cut -d ' ' -f 1)
 STAMP := $(VENV)/.installed-$(HERE)

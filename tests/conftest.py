@@ -90,3 +90,14 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     backend = f"inductor, with {compiler}" if compiler else "aot_eager: no C++ compiler that finds Python.h"
     data = data_folder() if data_folder().is_dir() else "absent, its tests skip (CONVBIAS_DATA says where)"
     return [f"torch {torch.__version__}, {THREADS} threads; compiled by {backend}", f"real data: {data}"]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium. On CI one must be there; elsewhere the tests of pages skip without."""
+    names = (os.environ.get("CONVBIAS_CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome")
+    found = next((path for name in names if name and (path := shutil.which(name))), None)
+    if found is None:
+        reason = "no Chromium on the PATH; install one, or set CONVBIAS_CHROMIUM to where it is"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    return found

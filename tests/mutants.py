@@ -49,7 +49,11 @@ MUTANTS = [
     ("folding/archive.py", "        _check(path, entries)\n", ""),
     ("folding/archive.py", '    program["guards_code"] = []\n', ""),
     ("verifying/verdict.py", "border, interior = max(border, _largest(ring)),", "border, interior = 0.0,"),
-    ("verifying/check.py", "    found += [_again(", "    [] + [_again("),
+    (
+        "verifying/check.py",
+        "        _again(call, copy, copies[0], examples, limit) for",
+        "        _again(call, call, call, examples, limit) for",
+    ),
     ("verifying/check.py", "        a = randomised(a)\n", "        pass\n"),
     ("nn/expanded.py", "            and self.states == tuple(map(_state, parameters))\n", ""),
     ("nn/convnd.py", " and _are_still(bias)", ""),

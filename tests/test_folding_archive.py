@@ -165,7 +165,8 @@ def test_nothing_runs(case: str, program: Path, tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-def test_guards_are_left_out(program: Path, tmp_path: Path) -> None:
+def test_guards_are_left_out(program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     entries = entries_of(program)
     in_program(lambda content: content.update(guards_code=["__import__('os').mkdir('it ran')"]))(
         entries, tmp_path

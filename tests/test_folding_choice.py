@@ -280,6 +280,25 @@ def test_an_image_without_a_batch() -> None:
     assert convbias.fold(model, torch.randn(C, 8, 8), force="all").model is model
 
 
+def test_a_slight_bend_at_the_border_is_kept() -> None:
+    layer = conv()
+    nn.init.constant_(layer.get_parameter("bias"), 1.0)
+    model = Net(lambda n, x: n.conv(x + n.mean), conv=layer).eval()
+    model.register_buffer("mean", torch.full((1, C, 1, 1), 1e-4))
+    x = torch.randn(2, C, 8, 8)
+    folded = convbias.fold(model, x, force="all")
+    assert [row.tyings for row in folded.report.folded] == [{"conv": "tap"}], folded.report
+    border = (folded.model(torch.zeros_like(x)) - model(torch.zeros_like(x))).abs().max()
+    assert border < 1e-6
+
+
+def test_what_others_read_is_not_written_over() -> None:
+    folded = fold(
+        Net(lambda n, x: (y := n.conv(n.norm(x))).relu() - y, norm=bn(), conv=conv(1, 0)), force="all"
+    )
+    assert laws(folded) == ["affine before"], folded.report
+
+
 def test_sizes_and_batches_stay_dynamic() -> None:
     model = randomised(nn.Sequential(bn(), conv(), nn.ReLU(), conv(1, 0), bn())).eval()
     n, h, w = (torch.export.Dim(name, min=2, max=64) for name in "nhw")

@@ -24,7 +24,7 @@ HEIGHT = {room: height for height, room in enumerate(room for floor in FLOORS.va
 CORE = {"errors", "geometry", "tying", "affine"}
 NOT_WITH_CONVBIAS = [
     *("matplotlib", "sklearn", "scipy", "typer", "rich", "onnx", "onnxscript", "onnxruntime"),
-    *("xarray", "zarr", "netCDF4", "PIL"),
+    *("xarray", "zarr", "netCDF4", "PIL", "torch._dynamo"),
 ]
 MOST_LINES = 400
 

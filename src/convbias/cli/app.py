@@ -6,19 +6,20 @@ from typing import Annotated
 
 from .. import __version__
 from ..errors import extra
-from . import fold, study, verify
+from . import explain, fold, study, verify
 
 with extra("study"):
     import typer
 
 app = typer.Typer(
     name="convbias",
-    help="The bias of a convolution: choose it by what it is worth on your data.",
+    help="The bias of a convolution: understand it, choose it, ship it.",
     epilog="Example: convbias study --data mnist.npz --tying untied --tying rank:1",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command(epilog=explain.EXAMPLES)(explain.explain)
 app.command(epilog=study.EXAMPLES)(study.study)
 app.command(epilog=fold.EXAMPLES)(fold.fold)
 app.command(epilog=verify.EXAMPLES)(verify.verify)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import TypeVar, final
 
 import torch
 from torch import Tensor
@@ -162,8 +163,17 @@ class Symmetric(Labelled):
         return self.project(interpolate(self.expand(parameters, site), output_size), there)
 
 
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def _of_size_alone(function: F) -> F:
+    """What ``torch.compiler.assume_constant_result`` does, which imports the compiler: a second or more."""
+    function._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
+    return function
+
+
 # Orbits depend on the size alone, so that torch.compile may take them for constants.
-@torch.compiler.assume_constant_result
+@_of_size_alone
 def _orbits(group: str, size: tuple[int, ...]) -> Tensor:
     """The number of the orbit of each place under ``group``."""
     orbit, before = torch.arange(math.prod(size), device="cpu").reshape(size), None
@@ -174,7 +184,7 @@ def _orbits(group: str, size: tuple[int, ...]) -> Tensor:
     return torch.unique(orbit, return_inverse=True)[1]
 
 
-@torch.compiler.assume_constant_result
+@_of_size_alone
 def _orbit_count(group: str, size: tuple[int, ...]) -> int:
     return int(_orbits(group, size).max()) + 1
 

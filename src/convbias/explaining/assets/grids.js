@@ -1,0 +1,147 @@
+// Grids of numbers: the input and the filter, which can be written, the products, and the output.
+import { range } from "./arithmetic.js";
+import { largest, paint } from "./colours.js";
+import { cell } from "./words.js";
+
+/** An element with attributes and children. */
+export function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+/** Fill `host` with cells, anew only where the number of them changes; those that `lack` are not there at all. */
+export function cells(host, height, width, make, key = "") {
+  const wanted = `${height} ${width} ${key}`;
+  if (host.dataset.cells !== wanted) {
+    host.dataset.cells = wanted;
+    host.style.setProperty("--columns", width);
+    host.replaceChildren(
+      ...range(height).map((y) => {
+        const row = element("div", { role: "row" });
+        row.append(...range(width).map((x) => make(y, x)));
+        return row;
+      }),
+    );
+  }
+  return [...host.children].map((row) => [...row.children]);
+}
+
+/** A grid whose numbers can be written, with `around` rings of padding, whose cells are absent. */
+export function editable(host, rows, { around = 0, label, limit = largest(rows), edit }) {
+  const size = rows.length + 2 * around;
+  const inside = (i) => i >= around && i < size - around;
+  const made = cells(
+    host,
+    size,
+    size,
+    (y, x) => {
+      if (!inside(y) || !inside(x)) return element("div", { role: "gridcell", class: "cell absent", "aria-label": "padding" });
+      const box = element("input", { type: "text", inputmode: "decimal", class: "number", autocomplete: "off" });
+      box.dataset.y = y - around;
+      box.dataset.x = x - around;
+      return element("div", { role: "gridcell", class: "cell" }, box);
+    },
+    around,
+  );
+  made.forEach((row, y) =>
+    row.forEach((holder, x) => {
+      const box = holder.firstElementChild;
+      if (!box) return;
+      const value = rows[y - around][x - around];
+      paint(box, value, limit);
+      if (document.activeElement !== box) box.value = cell(value);
+      box.setAttribute("aria-label", `${label}, row ${y - around}, column ${x - around}`);
+    }),
+  );
+  host.write = edit;
+  if (!host.dataset.listens) listen(host);
+  return made;
+}
+
+/** Typing, arrow keys, and drawing by dragging: a stroke that starts on a bright cell rubs out. */
+function listen(host) {
+  host.dataset.listens = "yes";
+  const place = (box) => [Number(box.dataset.y), Number(box.dataset.x)];
+  let stroke = null;
+  host.addEventListener("focusin", ({ target }) => target.select?.());
+  host.addEventListener("input", ({ target }) => {
+    const text = target.value.replace("−", "-").replace(",", ".").trim();
+    const value = Number(text);
+    const right = text !== "" && Number.isFinite(value);
+    target.setAttribute("aria-invalid", String(!right));
+    if (right) host.write([[...place(target), value]]);
+  });
+  host.addEventListener("focusout", ({ target }) => {
+    target.removeAttribute("aria-invalid");
+    host.write([]);
+  });
+  host.addEventListener("keydown", (event) => {
+    const step = ARROWS[event.key];
+    if (!step || event.target.tagName !== "INPUT" || event.shiftKey) return;
+    const [y, x] = place(event.target);
+    const next = host.querySelector(`input[data-y="${y + step[0]}"][data-x="${x + step[1]}"]`);
+    event.preventDefault();
+    next?.focus();
+  });
+  if (!host.classList.contains("drawn")) return;
+  host.addEventListener("pointerdown", (event) => {
+    if (event.target.tagName !== "INPUT") return;
+    stroke = { from: event.target, value: Number(event.target.value.replace("−", "-")) > 0.5 ? 0 : 1, started: false };
+    event.target.releasePointerCapture?.(event.pointerId);
+  });
+  host.addEventListener("pointermove", (event) => {
+    const box = stroke && document.elementFromPoint(event.clientX, event.clientY);
+    if (box?.tagName !== "INPUT" || !host.contains(box)) return;
+    if (!stroke.started && box === stroke.from) return;
+    event.preventDefault();
+    const written = stroke.started ? [box] : [stroke.from, box];
+    stroke.started = true;
+    document.activeElement?.blur();
+    host.write(written.map((one) => [...place(one), stroke.value]));
+  });
+  host.addEventListener("dragstart", (event) => event.preventDefault());
+  window.addEventListener("pointerup", () => (stroke = null));
+}
+
+export const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+
+/** The output: one cell is chosen, by pointer or arrow keys. */
+export function choosable(host, rows, [chosenY, chosenX], { label, limit, choose }) {
+  const made = cells(host, rows.length, rows[0].length, () => element("div", { role: "gridcell", class: "cell number" }));
+  made.forEach((row, y) =>
+    row.forEach((box, x) => {
+      const chosen = y === chosenY && x === chosenX;
+      paint(box, rows[y][x], limit);
+      box.textContent = cell(rows[y][x]);
+      box.tabIndex = chosen ? 0 : -1;
+      box.setAttribute("aria-selected", String(chosen));
+      box.setAttribute("aria-label", `${label}, row ${y}, column ${x}: ${cell(rows[y][x])}`);
+      box.dataset.y = y;
+      box.dataset.x = x;
+    }),
+  );
+  host.choose = choose;
+  if (host.dataset.listens) return;
+  host.dataset.listens = "yes";
+  const pick = ({ target }) => target.dataset.y && host.choose(Number(target.dataset.y), Number(target.dataset.x));
+  // A pointer that rests while the page moves under it chooses nothing.
+  let rested = "";
+  host.addEventListener("pointermove", (event) => {
+    const now = `${event.clientX} ${event.clientY}`;
+    if (now !== rested) pick(event);
+    rested = now;
+  });
+  host.addEventListener("click", pick);
+  host.addEventListener("keydown", (event) => {
+    const step = ARROWS[event.key];
+    if (!step || !event.target.dataset.y) return;
+    event.preventDefault();
+    const [y, x] = [Number(event.target.dataset.y) + step[0], Number(event.target.dataset.x) + step[1]];
+    const next = host.querySelector(`[data-y="${y}"][data-x="${x}"]`);
+    if (!next) return;
+    host.choose(y, x);
+    next.focus();
+  });
+}

@@ -1,0 +1,298 @@
+// The page: what is on the screen is a function of the state, and every control makes another state.
+import { ACTIVATIONS, FILTERS, WAYS, biasField, channelsOf, outputs, products, range, sumAt, sums } from "./arithmetic.js";
+import { largest, paint, whenThemeChanges } from "./colours.js";
+import { cells, choosable, editable, element } from "./grids.js";
+import { AMPLITUDE, amplitudePlot, axes, profilePlot } from "./plots.js";
+import { CHOICES, DEFAULT, FILTER_NAMES, INPUTS, LIMITS, MAPS, OWN, SIZE, changed, fromFragment, numbers, problem, toFragment } from "./state.js";
+import { makeCards, showCards } from "./ways.js";
+import { ABOUT, cell, layerLine, plus, program, short, spoken } from "./words.js";
+
+const $ = (id) => document.getElementById(id);
+const PACE = 450;
+let state = DEFAULT;
+let playing = null;
+let frame = null;
+
+/** Go to another state, if there is one with these choices, and show it. */
+function set(change) {
+  const next = changed(state, change);
+  const wrong = problem(next);
+  $("message").textContent = wrong ? `Not possible: ${wrong}.` : "";
+  if (!wrong) {
+    state = next;
+    clearTimeout(frame);
+    frame = setTimeout(() => history.replaceState(null, "", `#${toFragment(state)}`), 200);
+  }
+  show();
+}
+
+/** Everything on the screen, from the state. */
+function show() {
+  const full = numbers(state);
+  const bare = sums(full);
+  const byWay = Object.fromEntries(WAYS.map((way) => [way, outputs(way, full, bare)]));
+  const shown = byWay[state.bias];
+  const [f, y, x] = state.at;
+  const terms = products(full, state.at);
+  const slope = sumAt({ ...full, gain: 1 }, state.at);
+  const scale = AMPLITUDE * Math.abs(slope) + Math.max(LIMITS.b, ...WAYS.map((way) => Math.abs(byWay[way].field[f][y][x])));
+  showControls();
+  showQuestion(full, byWay, terms);
+  showGrids(full, shown, terms);
+  $("formula").replaceChildren(...formula(full, shown, terms));
+  const way = { slope, intercept: shown.field[f][y][x], act: ACTIVATIONS[state.act], gain: state.gain, scale };
+  amplitudePlot($("amplitude-plot"), { ...way, handles: { intercept: rate(full) !== 0 } });
+  const rows = [...new Set(["tied", "tap", state.bias])].map((name) => ({ name: ABOUT[name].title, row: byWay[name].field[f][y] }));
+  profilePlot($("profile-plot"), rows, x);
+  $("profile-title").textContent = `The bias along row ${y}`;
+  showCards($("ways"), full, byWay, { slope, scale });
+  $("python").textContent = layerLine(full);
+  $("announce").textContent = spoken(shown, state.at, inside(terms), entries(terms));
+}
+
+const entries = (terms) => new Set(terms.map(({ ty, tx }) => `${ty} ${tx}`)).size;
+const inside = (terms) => entries(terms.filter((term) => term.inside));
+
+/** How much the bias at the chosen output changes with b. */
+function rate(full) {
+  const [f, y, x] = full.at;
+  const at = (b) => biasField(full.bias, { ...full, b: full.b.map((_, i) => (i === ownB() ? b : 0)) })[f][y][x];
+  return at(1) - at(0);
+}
+
+/** Which b the slider moves: the filter's, or the input channel's. */
+const ownB = () => (state.bias === "input" ? Math.min(state.at[0], state.channels - 1) : state.at[0]);
+
+function showControls() {
+  for (const control of document.querySelectorAll("[data-choice]")) {
+    const name = control.dataset.choice;
+    const value = name === "channels" ? `${state.channels} ${state.groups}` : String(state[name]);
+    if (control.querySelector(`[value="${OWN}"]`)) control.querySelector(`[value="${OWN}"]`).hidden = value !== OWN;
+    control.value = value;
+  }
+  $("b").value = state.b[ownB()];
+  $("gain").value = state.gain;
+  $("b-label").textContent = state.bias === "input" ? `b of input channel ${ownB()}` : `b of filter ${ownB()}`;
+  $("b-value").textContent = short(state.b[ownB()]);
+  $("gain-value").textContent = short(state.gain);
+  for (const radio of document.querySelectorAll("[name=filter-chosen]")) radio.checked = Number(radio.value) === state.at[0];
+}
+
+/** The question, answered for the chosen output. */
+function showQuestion(full, byWay, terms) {
+  const [f, y, x] = state.at;
+  const [n, all] = [inside(terms), entries(terms)];
+  const [sum, b] = [byWay.tied.sums[f][y][x], state.b[f]];
+  const row = (way, added) =>
+    `<tr><th scope="row">${ABOUT[way].title}</th><td><code>${ABOUT[way].formula}</code></td>` +
+    `<td>= ${short(sum)} ${added}</td><td>= <b>${short(byWay[way].z[f][y][x])}</b></td></tr>`;
+  $("answer-rows").innerHTML =
+    row("tied", `+ <i>1 ×</i> (${short(b)})`) + row("tap", `+ <i>${n} ×</i> (${short(b)})`);
+  $("answer-here").innerHTML =
+    n === all
+      ? `Here all <b>${n}</b> entries are inside the image: adding b to each entry is adding it once, ${n} times as large.`
+      : `Here only <b>${n}</b> of ${all} entries are inside; the rest is padding, and adds nothing. So “each entry” <b>bends at the border</b>, “once” does not.`;
+}
+
+function showGrids(full, shown, terms) {
+  const [f, y, x] = state.at;
+  const mine = channelsOf(f, full);
+  const limit = largest(full.x);
+  const reading = new Set(terms.map((term) => `${term.channel} ${term.y} ${term.x}`));
+  panels($("input"), full.x, "grid drawn").forEach((host, channel) => {
+    const made = editable(host, full.x[channel], { around: state.padding, label: `input${full.x.length > 1 ? ` channel ${channel}` : ""}`, limit, edit: writer("input", full.x, channel) });
+    made.flat().forEach((box, i) => {
+      const [row, column] = [Math.floor(i / made.length) - state.padding, (i % made.length) - state.padding];
+      box.classList.toggle("read", reading.has(`${channel} ${row} ${column}`));
+    });
+    host.classList.toggle("unread", !mine.includes(channel));
+    const first = terms[0];
+    const cover = state.dilation * (state.kernel - 1) + 1;
+    host.style.setProperty("--y", first.y + state.padding);
+    host.style.setProperty("--x", first.x + state.padding);
+    host.style.setProperty("--cover", cover);
+  });
+  panels($("filter"), full.w[f], "grid").forEach((host, c) =>
+    editable(host, full.w[f][c], { label: `filter ${f}${mine.length > 1 ? `, channel ${mine[c]}` : ""}`, limit: largest(full.w), edit: writer("filter", full.w, f, c) }),
+  );
+  const size = largest(terms.map((term) => (term.inside ? term.weight * term.entry : 0)));
+  panels($("window"), mine, "grid").forEach((host, c) => {
+    const of = terms.filter((term) => term.channel === mine[c]);
+    cells(host, state.kernel, state.kernel, () => element("div", { role: "gridcell", class: "cell number" }))
+      .flat()
+      .forEach((box, i) => {
+        const term = of[i];
+        box.classList.toggle("absent", !term.inside);
+        const value = term.inside ? term.weight * term.entry : 0;
+        paint(box, value, size);
+        if (!term.inside) box.removeAttribute("style");
+        box.textContent = term.inside ? cell(value) : "";
+        box.setAttribute("aria-label", term.inside ? `${short(term.weight)} times ${short(term.entry)} is ${short(value)}` : "in the padding: not there");
+        box.title = box.getAttribute("aria-label");
+      });
+  });
+  const choose = (row, column) => set({ at: [f, row, column] });
+  const outward = largest([shown.field[f], shown.y[f]]);
+  const own = state.bias === "untied";
+  $("field").hidden = own;
+  $("own-field").hidden = !own;
+  if (own) editable($("own-field"), shown.field[f], { label: "bias", limit: outward, edit: (written) => writer("map", full.map, f)(written.map(([r, c, value]) => [r, c, value - state.b[f]])) });
+  else choosable($("field"), shown.field[f], [y, x], { label: "bias", limit: outward, choose });
+  for (const box of $("own-field").querySelectorAll("input")) box.classList.toggle("chosen", own && box.dataset.y == y && box.dataset.x == x);
+  choosable($("output"), shown.y[f], [y, x], { label: `output of filter ${f}`, limit: outward, choose });
+}
+
+/** A grid in `host` for each of `channels`. */
+function panels(host, channels, classes) {
+  if (host.children.length !== channels.length) {
+    host.replaceChildren(...channels.map(() => element("div", { role: "grid", class: classes, "aria-label": host.dataset.label })));
+  }
+  return [...host.children];
+}
+
+/** Writes numbers into a copy of the input, the filter or the map, which then are one's own. */
+function writer(name, all, ...path) {
+  return (written) => {
+    if (!written.length) return show();
+    const copy = structuredClone(all);
+    const rows = path.reduce((inner, index) => inner[index], copy);
+    for (const [y, x, value] of written) rows[y][x] = value;
+    set({ [name]: OWN, own: { [name]: copy.flat(Infinity) } });
+  };
+}
+
+/** The formula with the chosen output's numbers in it. */
+function formula(full, shown, terms) {
+  const [f, y, x] = state.at;
+  const at = (values) => values[f][y][x];
+  const signed = (value) => (value < 0 ? `(${short(value)})` : short(value));
+  const b = ownB();
+  const added = { tap: `+ ${signed(state.b[f])}`, input: "" }[state.bias];
+  const parts = range(full.kernel ** 2).map((tap) => {
+    const here = terms.filter(({ ty, tx }) => ty * full.kernel + tx === tap);
+    if (!here[0].inside) return element("span", { class: "term absent", title: "in the padding: not there" }, "");
+    const entry = (term) => (state.bias === "input" ? `(${short(term.entry)} + ${signed(full.b[term.channel])})` : signed(term.entry));
+    const text = here.map((term) => `${signed(term.weight)}·${entry(term)}`).join(" + ");
+    return element("span", { class: "term" }, state.bias === "tap" ? `(${text} ${added})` : text);
+  });
+  const spread = parts.flatMap((part, i) => (i ? [" + ", part] : [part]));
+  const sum = element("span", { class: "sum" }, "[ ", ...spread, " ]");
+  const after = ["none", "tap", "input"].includes(state.bias) ? "" : plus(at(shown.field));
+  const act = state.act === "none" ? "" : ` → ${state.act} → ${short(at(shown.y), 4)}`;
+  return [
+    element("b", {}, `y[${f}, ${y}, ${x}] = ${state.act === "none" ? "" : state.act}`),
+    " ",
+    sum,
+    element("span", { class: "bias", title: `the bias field here; b is ${short(state.b[b])}` }, after),
+    element("b", {}, ` = ${short(at(shown.z), 4)}${act}`),
+  ];
+}
+
+/** Controls that make another state. */
+function connect() {
+  const options = (select, values, texts = values) =>
+    select.replaceChildren(...values.map((value, i) => element("option", { value }, String(texts[i]))));
+  const lists = { input: [...INPUTS, OWN], filter: [...FILTER_NAMES, OWN], map: [...MAPS, OWN] };
+  for (const select of document.querySelectorAll("select[data-choice]")) {
+    const name = select.dataset.choice;
+    if (name === "channels") options(select, ["1 1", "2 1", "2 2"], ["1", "2", "2, in 2 groups"]);
+    else options(select, lists[name] ?? CHOICES[name]);
+    select.addEventListener("change", () => {
+      const number = typeof DEFAULT[name] === "number";
+      if (name === "channels") {
+        const [channels, groups] = select.value.split(" ").map(Number);
+        set({ channels, groups });
+      } else if (select.value !== OWN) set({ [name]: number ? Number(select.value) : select.value });
+    });
+  }
+  $("b").addEventListener("input", ({ target }) => setB(Number(target.value)));
+  $("gain").addEventListener("input", ({ target }) => set({ gain: Number(target.value) }));
+  for (const radio of document.querySelectorAll("[name=filter-chosen]")) {
+    radio.addEventListener("change", () => set({ at: [Number(radio.value), ...state.at.slice(1)] }));
+  }
+  makeCards($("ways"), (bias) => set({ bias }));
+  const ends = { middle: [0.5, 0.5], edge: [0, 0.5], corner: [0, 0] };
+  for (const button of document.querySelectorAll("[data-go]")) {
+    button.addEventListener("click", () => {
+      const last = numbers(state).map[0].length - 1;
+      set({ at: [state.at[0], ...ends[button.dataset.go].map((part) => Math.floor(part * last))] });
+    });
+  }
+  $("play").addEventListener("click", () => play(!playing));
+  $("reset").addEventListener("click", () => set({ ...DEFAULT, own: { input: undefined, filter: undefined, map: undefined } }));
+  $("copy-program").addEventListener("click", () => copy(program(numbers(state)), "The program"));
+  $("copy-link").addEventListener("click", () => copy(`${location.href.split("#")[0]}#${toFragment(state)}`, "The link"));
+  drag($("amplitude-plot"));
+  window.addEventListener("hashchange", restore);
+  whenThemeChanges(show);
+}
+
+const setB = (value) => set({ b: state.b.map((old, i) => (i === ownB() ? value : old)) });
+
+/** The intercept and the amplitude of the plot can be dragged. */
+function drag(svg) {
+  let held = null;
+  const rounded = (value, limit) => Math.max(-limit, Math.min(limit, Math.round(value * 20) / 20));
+  svg.addEventListener("pointerdown", (event) => {
+    held = event.target.classList.contains("intercept") ? "intercept" : "amplitude";
+    svg.setPointerCapture(event.pointerId);
+    move(event);
+  });
+  const move = (event) => {
+    if (!held) return;
+    const box = svg.getBoundingClientRect();
+    const { width, height } = svg.viewBox.baseVal;
+    const at = [((event.clientX - box.left) * width) / box.width, ((event.clientY - box.top) * height) / box.height];
+    const full = numbers(state);
+    const [f, y, x] = state.at;
+    if (held === "amplitude") return set({ gain: rounded(axes(width, height, 1).amplitude(at[0]), LIMITS.gain) });
+    const slope = rate(full);
+    const values = WAYS.map((way) => Math.abs(biasField(way, full)[f][y][x]));
+    const scale = AMPLITUDE * Math.abs(sumAt({ ...full, gain: 1 }, state.at)) + Math.max(LIMITS.b, ...values);
+    const here = biasField(state.bias, full)[f][y][x];
+    if (slope) setB(rounded(state.b[ownB()] + (axes(width, height, scale).value(at[1]) - here) / slope, LIMITS.b));
+  };
+  svg.addEventListener("pointermove", move);
+  for (const end of ["pointerup", "pointercancel"]) svg.addEventListener(end, () => (held = null));
+}
+
+/** Move the window over the image, output by output, until it is stopped. */
+function play(on) {
+  clearInterval(playing);
+  playing = null;
+  if (on) {
+    playing = setInterval(() => {
+      const last = numbers(state).map[0].length;
+      const [f, y, x] = state.at;
+      const next = (y * last + x + 1) % (last * last);
+      set({ at: [f, Math.floor(next / last), next % last] });
+    }, PACE);
+  }
+  $("play").textContent = on ? "Stop" : "Play";
+  $("play").setAttribute("aria-pressed", String(on));
+}
+
+async function copy(text, what) {
+  $("copied").value = text;
+  $("copied").hidden = false;
+  try {
+    await navigator.clipboard.writeText(text);
+    $("message").textContent = `${what} is copied.`;
+  } catch {
+    $("copied").select();
+    $("message").textContent = `${what} stands below, to be copied.`;
+  }
+}
+
+/** The state that the address gives. */
+function restore() {
+  const { state: found, refused } = fromFragment(location.hash.slice(1));
+  state = found;
+  show();
+  if (refused.length) $("message").textContent = `Of the link this was not understood: ${refused.join(", ")}.`;
+}
+
+connect();
+restore();
+// For teachers' scripts and for tests: the state that is shown, and everything computed from it.
+window.convbias = { set, get: () => structuredClone(state), numbers: () => numbers(state), outputs: (way) => outputs(way, numbers(state)), program: () => program(numbers(state)), fragment: () => toFragment(state) };

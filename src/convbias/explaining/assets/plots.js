@@ -1,0 +1,77 @@
+// Three pictures: a field as a map, an output against the input's amplitude, and the bias along a row.
+import { colour } from "./colours.js";
+import { short } from "./words.js";
+
+const line = (points, name) =>
+  `<polyline class="${name}" points="${points.map(([x, y]) => `${x.toFixed(2)},${y.toFixed(2)}`).join(" ")}"/>`;
+
+/** A field as a picture, a pixel for each output. */
+export function drawMap(canvas, rows, limit) {
+  canvas.width = rows[0].length;
+  canvas.height = rows.length;
+  const image = new ImageData(canvas.width, canvas.height);
+  rows.flat().forEach((value, i) => image.data.set([...colour(value, limit), 255], 4 * i));
+  canvas.getContext("2d").putImageData(image, 0, 0);
+}
+
+export const AMPLITUDE = 2;
+
+/** Where an amplitude and a value lie on a plot of that width, height and scale. */
+export function axes(width, height, scale) {
+  return {
+    x: (amplitude) => (width * (amplitude + AMPLITUDE)) / (2 * AMPLITUDE),
+    y: (value) => (height * (scale - value)) / (2 * scale),
+    amplitude: (x) => (2 * AMPLITUDE * x) / width - AMPLITUDE,
+    value: (y) => scale - (2 * scale * y) / height,
+  };
+}
+
+/** f against the input's amplitude: z = amplitude·slope + intercept, thin, and act(z), thick. */
+export function amplitudePlot(svg, { slope, intercept, act, gain, scale, handles }) {
+  const { width, height } = svg.viewBox.baseVal;
+  const { x, y } = axes(width, height, scale);
+  const steps = Array.from({ length: 81 }, (_, i) => -AMPLITUDE + (2 * AMPLITUDE * i) / 80);
+  const z = (a) => a * slope + intercept;
+  let drawn =
+    `<path class="axis" d="M0 ${y(0)}H${width}M${x(0)} 0V${height}"/>` +
+    line([[x(-AMPLITUDE), y(z(-AMPLITUDE))], [x(AMPLITUDE), y(z(AMPLITUDE))]], "linear") +
+    line(steps.map((a) => [x(a), y(act(z(a)))]), "active");
+  if (handles) {
+    drawn +=
+      `<circle class="intercept" cx="${x(0)}" cy="${y(intercept)}" r="${handles.intercept ? 7 : 4}"/>` +
+      `<circle class="amplitude" cx="${x(gain)}" cy="${y(act(z(gain)))}" r="7"/>` +
+      `<text x="${x(0) + (slope > 0 ? -10 : 10)}" y="${Math.max(y(intercept) - 8, 12)}" text-anchor="${slope > 0 ? "end" : "start"}">B = ${short(intercept)}</text>`;
+  }
+  svg.innerHTML = drawn;
+}
+
+/** Heights moved down until no two are nearer than `least`, in their order. */
+function apart(heights, least) {
+  const order = heights.map((_, i) => i).sort((a, b) => heights[a] - heights[b]);
+  const moved = [...heights];
+  order.forEach((i, rank) => rank && (moved[i] = Math.max(moved[i], moved[order[rank - 1]] + least)));
+  return moved;
+}
+
+/** The bias along a row of outputs, one line of dots for each way. */
+export function profilePlot(svg, series, chosen) {
+  const { width, height } = svg.viewBox.baseVal;
+  const values = series.flatMap(({ row }) => row);
+  const [low, high] = [Math.min(0, ...values), Math.max(0, ...values)];
+  const [top, left, right, bottom] = [14, 10, 74, 16];
+  const span = high - low || 1;
+  const count = series[0].row.length;
+  const x = (i) => left + ((width - left - right) * (i + 0.5)) / count;
+  const y = (value) => top + ((height - top - bottom) * (high - value)) / span;
+  const step = (width - left - right) / count / 2;
+  const heights = apart(series.map(({ row }) => y(row[count - 1]) + 4), 12);
+  const parts = series.map(({ name, row }, number) => {
+    const dots = row.map((value, i) => `<circle cx="${x(i).toFixed(2)}" cy="${y(value).toFixed(2)}" r="${i === chosen ? 5 : 3}"/>`);
+    const stairs = line(row.flatMap((value, i) => [[x(i) - step, y(value)], [x(i) + step, y(value)]]), "stairs");
+    return `<g class="series s${number}">${stairs}${dots.join("")}<text x="${width - right + 6}" y="${heights[number]}">${name}</text></g>`;
+  });
+  svg.innerHTML =
+    `<rect class="here" x="${x(chosen) - step}" y="0" width="${2 * step}" height="${height}"/>` +
+    `<path class="axis" d="M0 ${y(0)}H${width - right}"/><text class="zero" x="0" y="${y(0) - 3}">0</text>` +
+    parts.join("");
+}

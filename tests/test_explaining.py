@@ -1,0 +1,500 @@
+"""The page, in a real browser: it computes what the library does, and every control does its work."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from torch import Tensor
+
+import convbias
+from convbias import Geometry, parse
+from convbias.errors import OutputError
+from convbias.explaining import page as html
+from convbias.explaining import write
+from convbias.geometry import Site
+
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+]
+WAYS = ("none", "tied", "tap", "input", "c h", "c w", "rank:1", "grid:3", "untied")
+ACTIVATIONS = ("none", "relu", "leaky_relu", "silu", "sigmoid", "tanh")
+CLOSE = 1e-12
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("page") / "explain.html"
+    write(path)
+    return path.as_uri()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    made = browser.new_context(viewport={"width": 1280, "height": 800})
+    made.set_default_timeout(10_000)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext, file: str) -> Iterator[Page]:
+    """The page, opened; it must not complain, nor ask for anything but itself."""
+    opened = context.new_page()
+    complaints: list[str] = []
+    asked: list[str] = []
+    opened.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("request", lambda request: asked.append(request.url))
+    opened.goto(file)
+    yield opened
+    assert complaints == []
+    assert {url.split("#")[0] for url in asked if not url.startswith("data:")} <= {file}
+
+
+@pytest.fixture(scope="module")
+def calculator(browser: Browser, file: str) -> Iterator[Page]:
+    """The page as a calculator: what it computes is asked of it, without looking at the screen."""
+    opened = browser.new_page()
+    opened.goto(file)
+    yield opened
+    opened.close()
+
+
+def state(page: Page) -> dict[str, Any]:
+    return page.evaluate("convbias.get()")
+
+
+def expected(way: str, numbers: dict[str, Any]) -> dict[str, Tensor]:
+    """What the library computes from the page's input, filter, b and map."""
+    x, w, b, map_ = (torch.tensor(numbers[name], dtype=torch.float64) for name in ("x", "w", "b", "map"))
+    k, s, p, d = (numbers[name] for name in ("kernel", "stride", "padding", "dilation"))
+    geometry = Geometry.of(2, k, s, p, d)
+    site = Site.of(2, geometry, tuple(x.shape[1:]))
+    words = {"stride": s, "padding": p, "dilation": d, "groups": numbers["groups"]}
+    x = numbers["gain"] * x[None]
+    sums = F.conv2d(x, w, **words)
+    if way == "input":
+        shift = b[: x.shape[1], None, None].expand(x.shape)
+        field = F.conv2d(shift, w, **words)[0]
+    elif way == "tap":
+        field = parse("tap").expand([b[:, None, None].expand(2, k, k)], site)
+    elif way == "tied":
+        field = parse("tied").expand([b], site)
+    else:
+        tying = parse(way)
+        field = tying.expand(tying.project(b[:, None, None] + map_, site), site)
+    z = sums[0] + field
+    y = z if numbers["act"] == "none" else getattr(F, numbers["act"])(z)
+    return {"sums": sums[0], "field": field.to(z).expand_as(z), "z": z, "y": y}
+
+
+def agrees(calculator: Page, fragment: str) -> None:
+    """Every way's sums, field and outputs are the library's; so is what the program for Python computes."""
+    found = calculator.evaluate(
+        """([fragment, ways]) => {
+            location.hash = fragment;
+            window.dispatchEvent(new Event("hashchange"));
+            return [convbias.numbers(), ways.map((way) => convbias.outputs(way)), message.textContent];
+        }""",
+        [fragment, WAYS],
+    )
+    numbers, by_way, message = found
+    assert message == ""
+    for way, outputs in zip(WAYS, by_way, strict=True):
+        for name, wanted in expected(way, numbers).items():
+            shown = torch.tensor(outputs[name], dtype=torch.float64)
+            torch.testing.assert_close(
+                shown,
+                wanted,
+                rtol=CLOSE,
+                atol=CLOSE,
+                msg=lambda said, way=way, name=name: f"{way}, {name}: {said} at {fragment[:300]}",
+            )
+
+
+GEOMETRIES = [
+    (k, s, p, d)
+    for k, s, p, d in itertools.product((1, 2, 3, 5), (1, 2, 3), (0, 1, 2, 3), (1, 2, 3))
+    if d * (k - 1) + 1 <= 8 + 2 * p
+]
+
+
+def test_every_geometry_is_computed_as_the_library_does(calculator: Page) -> None:
+    assert len(GEOMETRIES) == 132
+    for number, (k, s, p, d) in enumerate(GEOMETRIES):
+        channels, groups = ((1, 1), (2, 1), (2, 2))[number % 3]
+        agrees(
+            calculator,
+            f"kernel={k}&stride={s}&padding={p}&dilation={d}&channels={channels}&groups={groups}"
+            f"&map={('corners', 'rows', 'columns', 'island', 'flat')[number % 5]}",
+        )
+
+
+@given(st.data())
+def test_any_numbers_are_computed_as_the_library_does(calculator: Page, data: st.DataObject) -> None:
+    kernel, stride, padding, dilation = data.draw(st.sampled_from(GEOMETRIES))
+    channels, groups = data.draw(st.sampled_from([(1, 1), (2, 1), (2, 2)]))
+    number = st.floats(-3, 3).map(lambda value: round(value, 3))
+    out = (8 + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+    def drawn(count: int) -> str:
+        seed = data.draw(st.integers(0, 2**20))
+        values = torch.randn(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        return "+".join(map(repr, values.tolist()))
+
+    words = {
+        **{"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation},
+        **{"channels": channels, "groups": groups, "act": data.draw(st.sampled_from(ACTIVATIONS))},
+        **{"b": f"{data.draw(number)}+{data.draw(number)}", "gain": data.draw(number)},
+        "input": drawn(channels * 64),
+        "filter": drawn(2 * channels // groups * kernel**2),
+        "map": drawn(2 * out**2),
+    }
+    agrees(calculator, "&".join(f"{name}={value}" for name, value in words.items()))
+
+
+def run_program(text: str) -> Tensor:
+    names: dict[str, Any] = {"print": lambda *_: None}
+    exec(compile(text, "the page's program", "exec"), names)
+    return names["y"][0]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_program_computes_what_is_on_the_screen(calculator: Page, way: str) -> None:
+    for groups, act in ((1, "none"), (2, "silu")):
+        text, shown, line = calculator.evaluate(
+            """(change) => {
+                convbias.set(change);
+                return [convbias.program(), convbias.outputs(convbias.get().bias).y, python.textContent];
+            }""",
+            {**{"bias": way, "channels": 2, "groups": groups, "kernel": 2}, "stride": 2, "act": act},
+        )
+        y = run_program(text)
+        torch.testing.assert_close(y, torch.tensor(shown, dtype=torch.float64), rtol=CLOSE, atol=CLOSE)
+        layer = eval(line, {"convbias": convbias}).double()
+        assert layer(torch.zeros(1, 2, 8, 8).double()).shape[1:] == y.shape
+        assert repr(layer.tying) == ("tap" if way == "input" else way)
+
+
+def test_a_link_restores_what_was_on_the_screen(page: Page, context: BrowserContext, file: str) -> None:
+    geometry = "channels: 2, groups: 2, kernel: 2, stride: 2, padding: 2"
+    page.evaluate(f"convbias.set({{ {geometry}, act: 'tanh', bias: 'rank:1' }})")
+    page.get_by_label("input channel 1, row 2, column 3").fill("0.1234567890123")
+    page.get_by_label("filter 0, row 1, column 1", exact=True).fill("-1,5")
+    page.evaluate("convbias.set({at: [1, 2, 3], b: [0.1, 1/3], gain: -0.7, map: 'island'})")
+    page.wait_for_function("location.hash.includes('rank')")
+    again = context.new_page()
+    again.goto(page.url)
+    assert again.url != file
+    assert state(again) == state(page)
+    assert state(page)["own"]["input"][64 + 19] == 0.1234567890123
+    for place in ("#output", "#field", "#formula", "#python", "#answer-rows"):
+        assert again.locator(place).inner_text() == page.locator(place).inner_text()
+
+
+@pytest.mark.parametrize(
+    ("fragment", "said"),
+    [
+        ("stride=9", "stride=9"),
+        ("kernel=5&dilation=3", "a window of 13 does not fit in 10"),
+        ("groups=2", "2 groups need as many channels"),
+        ("at=0+0.5+0", "at=0 0.5 0"),
+        ("b=1", "b=1"),
+        ("gain=NaN", "gain=NaN"),
+        ("input=1+2+3", "input of another size"),
+        ("filter=1e999", "filter=1e999"),
+        ("nothing=1", "nothing=1"),
+        ("act=constructor", "act=constructor"),
+        ("input=constructor", "input=constructor"),
+    ],
+)
+def test_a_link_that_is_not_understood_says_so(page: Page, file: str, fragment: str, said: str) -> None:
+    before = state(page)
+    page.goto(f"{file}#{fragment}")
+    page.reload()
+    assert said in page.locator("#message").inner_text()
+    assert state(page) == before
+
+
+def test_a_geometry_that_cannot_be_leaves_what_there_was(page: Page) -> None:
+    page.locator("[data-choice=kernel]").select_option("5")
+    page.locator("[data-choice=dilation]").select_option("3")
+    assert "a window of 13 does not fit in 10" in page.locator("#message").inner_text()
+    assert (state(page)["kernel"], state(page)["dilation"]) == (5, 1)
+    assert page.locator("[data-choice=dilation]").input_value() == "1"
+    page.locator("[data-choice=padding]").select_option("3")
+    page.locator("[data-choice=dilation]").select_option("3")
+    assert state(page)["dilation"] == 3
+    assert page.locator("#output [role=gridcell]").count() == 4
+
+
+SELECTS = {
+    "input": ("digit 7", "ramp", "zeros"),
+    "filter": ("blur", "ones", "zeros"),
+    "map": ("island", "rows", "flat"),
+    "kernel": ("1", "2", "5"),
+    "stride": ("2", "3"),
+    "padding": ("0", "3"),
+    "dilation": ("2",),
+    "act": ("none", "tanh"),
+}
+
+
+@pytest.mark.parametrize("name", SELECTS)
+def test_every_list_changes_what_is_computed(page: Page, name: str) -> None:
+    page.locator("[name=bias][value=untied]").check(force=True)
+    seen = {page.locator("#output").inner_text()}
+    for value in SELECTS[name]:
+        page.locator(f"[data-choice={name}]").select_option(value)
+        assert str(state(page)[name]) == value
+        seen.add(page.locator("#output").inner_text())
+    assert len(seen) == 1 + len(SELECTS[name])
+
+
+def test_channels_and_groups(page: Page) -> None:
+    grids = page.locator("#input .grid")
+    for value, channels, kernels in (("2 1", 2, 2), ("2 2", 2, 1), ("1 1", 1, 1)):
+        page.locator("[data-choice=channels]").select_option(value)
+        assert (grids.count(), page.locator("#filter .grid").count()) == (channels, kernels)
+    page.locator("[data-choice=channels]").select_option("2 2")
+    page.get_by_label("filter 1", exact=True).check()
+    assert [grids.nth(i).get_attribute("class") for i in (0, 1)] == ["grid drawn unread", "grid drawn"]
+    assert state(page)["at"][0] == 1
+
+
+def shown(page: Page) -> list[float]:
+    text = page.locator("#output").inner_text().replace("−", "-").split()
+    return [float(word) for word in text]
+
+
+def test_what_is_on_the_screen_is_what_was_computed(page: Page) -> None:
+    page.locator("[name=bias][value=tap]").check(force=True)
+    page.get_by_role("button", name="in the corner").click()
+    assert state(page)["at"] == [0, 0, 0]
+    y = page.evaluate("convbias.outputs('tap').y[0].flat()")
+    assert shown(page) == pytest.approx(y, abs=0.00501)
+    rows = page.locator("#answer-rows").inner_text()
+    assert "= 0.5 + 1 × (0.5)\t= 1" in rows
+    assert "= 0.5 + 4 × (0.5)\t= 2.5" in rows
+    assert "only 4 of 9 entries are inside" in page.locator("#answer-here").inner_text()
+    assert page.locator("#window .absent").count() == 5
+    formula = page.locator("#formula").inner_text()
+    assert formula.startswith("y[0, 0, 0] = relu")
+    assert formula.count("+ 0.5)") == 4
+    assert formula.endswith("= 2.5 → relu → 2.5")
+    page.get_by_role("button", name="in the middle").click()
+    assert "all 9 entries are inside" in page.locator("#answer-here").inner_text()
+    page.get_by_role("button", name="at the edge").click()
+    assert "only 6 of 9" in page.locator("#answer-here").inner_text()
+    assert "6 of 9 entries inside" in page.locator("#announce").inner_text()
+
+
+def test_an_output_is_chosen_by_pointer_and_by_keys(page: Page) -> None:
+    page.locator("#output [data-y='2'][data-x='5']").hover()
+    assert state(page)["at"] == [0, 2, 5]
+    page.locator("#field [data-y='7'][data-x='7']").click()
+    assert state(page)["at"] == [0, 7, 7]
+    page.locator("#output [aria-selected=true]").focus()
+    for key in ("ArrowUp", "ArrowUp", "ArrowLeft", "ArrowDown", "ArrowRight", "ArrowRight"):
+        page.keyboard.press(key)
+    assert state(page)["at"] == [0, 6, 7]
+    assert page.evaluate("document.activeElement.getAttribute('aria-selected')") == "true"
+    assert page.locator("#output [tabindex='0']").count() == 1
+
+
+def test_numbers_are_typed_cell_by_cell(page: Page) -> None:
+    page.get_by_label("input, row 0, column 0").click()
+    page.keyboard.type("-.25")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.type("7")
+    assert state(page)["input"] == "own"
+    assert page.evaluate("convbias.numbers().x[0][0].slice(0, 3)") == [-0.25, 7, 0.4375]
+    box = page.get_by_label("input, row 0, column 2")
+    box.fill("seven")
+    assert box.get_attribute("aria-invalid") == "true"
+    page.get_by_label("input, row 5, column 5").click()
+    assert (box.get_attribute("aria-invalid"), box.input_value()) == (None, ".44")
+    assert page.locator("[data-choice=input]").input_value() == "own"
+    page.get_by_label("filter 0, row 2, column 0", exact=True).fill("3")
+    assert page.evaluate("convbias.numbers().w[0][0][2][0]") == 3
+    page.locator("[name=bias][value=untied]").check(force=True)
+    page.get_by_role("textbox", name="bias, row 1, column 1").fill("2")
+    assert page.evaluate("convbias.outputs('untied').field[0][1][1]") == 2
+    page.get_by_role("button", name="Start again").click()
+    assert (state(page)["input"], state(page)["own"]) == ("digit 3", {})
+
+
+def test_the_input_is_drawn_by_dragging(page: Page) -> None:
+    page.locator("[data-choice=input]").select_option("zeros")
+    at = [page.get_by_label(f"input, row 4, column {x}").bounding_box() for x in (2, 6)]
+    (left, right) = [(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2) for box in at if box]
+    for wanted in (1, 0):
+        page.mouse.move(*left)
+        page.mouse.down()
+        page.mouse.move(*right, steps=20)
+        page.mouse.up()
+        page.mouse.move(*left)
+        assert page.evaluate("convbias.numbers().x[0][4]") == [0, 0, *[wanted] * 5, 0]
+
+
+def test_sliders_and_the_plot_move_b_and_the_amplitude(page: Page) -> None:
+    page.get_by_label("b of filter 0").fill("-1.5")
+    page.get_by_label("amplitude", exact=True).fill("0.5")
+    assert (state(page)["b"], state(page)["gain"]) == ([-1.5, -0.25], 0.5)
+    plot = page.locator("#amplitude-plot")
+    for circle, by, name in ((".intercept", (0, -30), "b"), (".amplitude", (40, 0), "gain")):
+        before = state(page)[name]
+        box = plot.locator(circle).bounding_box()
+        assert box
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x + by[0], y + by[1], steps=4)
+        page.mouse.up()
+        page.mouse.move(x, y)
+        now = state(page)[name]
+        assert (now[0] > before[0] and now[1] == before[1]) if name == "b" else now > before
+    page.locator("[name=bias][value=none]").check(force=True)
+    assert plot.locator(".intercept").get_attribute("r") == "4"
+    page.locator("[name=bias][value=input]").check(force=True)
+    assert page.locator("#b-label").inner_text() == "b of input channel 0"
+
+
+def test_the_ways_stand_beside_each_other(page: Page) -> None:
+    cards = page.locator(".way")
+    assert [card.locator("input").get_attribute("value") for card in cards.all()] == list(WAYS)
+    facts = {
+        card.locator("input").get_attribute("value"): card.locator(".facts").inner_text().split()
+        for card in cards.all()
+    }
+    counts = {way: int(words[0]) for way, words in facts.items()}
+    site = Site(2, 2, Geometry.of(2, 3, padding=1), (8, 8))
+    for way in set(WAYS) - {"input"}:
+        shapes = parse(way).shapes(site).values()
+        assert counts[way] == sum(torch.Size(shape).numel() for shape in shapes)
+    assert counts["input"] == 1
+    # In the middle of an image of edges' filter, whose weights add up to 0.
+    zero = {way: words[-1] if way != "none" else "0" for way, words in facts.items()}
+    assert (zero["none"], zero["input"], zero["tied"], zero["tap"]) == ("0", "0", "0.5", "4.5")
+    cards.nth(0).locator("input").focus()
+    for way in WAYS[1:]:
+        page.keyboard.press("ArrowRight")
+        assert state(page)["bias"] == way or page.keyboard.press("ArrowRight") is None
+    assert state(page)["bias"] in WAYS
+
+
+def test_playing_moves_the_window_until_it_is_stopped(page: Page) -> None:
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_function("convbias.get().at[2] === 5")
+    page.get_by_role("button", name="Stop").click()
+    stood = state(page)["at"]
+    page.wait_for_timeout(700)
+    assert state(page)["at"] == stood
+    assert page.get_by_role("button", name="Play").get_attribute("aria-pressed") == "false"
+
+
+def test_copying(page: Page, context: BrowserContext) -> None:
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy as a program").click()
+    page.wait_for_function("message.textContent.includes('copied')")
+    text = page.locator("#copied").input_value()
+    y = page.evaluate("convbias.outputs('tied').y")
+    torch.testing.assert_close(
+        run_program(text), torch.tensor(y, dtype=torch.float64), rtol=CLOSE, atol=CLOSE
+    )
+    page.get_by_role("button", name="Copy the link").click()
+    assert "#channels=1&" in page.locator("#copied").input_value()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 768, 1280, 1920])
+def test_every_width_and_both_themes(browser: Browser, file: str, width: int, scheme: Any) -> None:
+    opened = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    opened.goto(f"{file}#channels=2&kernel=5&padding=2&bias=untied")
+    assert opened.evaluate("document.documentElement.scrollWidth") == width
+    contrasts = opened.evaluate(CONTRASTS)
+    assert len(contrasts) > 300
+    assert min(contrasts) >= 4.5
+    opened.close()
+
+
+# The contrast of every text with what is behind it, as the Web Content Accessibility Guidelines have it.
+CONTRASTS = """() => {
+    const linear = (c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+    const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+    const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
+    const behind = (e) => {
+        const found = rgb(getComputedStyle(e).backgroundColor);
+        return found[3] === 0 && e.parentElement ? behind(e.parentElement) : found;
+    };
+    const written = (e) => e.tagName === "INPUT"
+        ? e.type === "text" && e.value
+        : [...e.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+    return [...document.querySelectorAll("body *")]
+        .filter((e) => written(e) && !e.closest("svg, [hidden], option, script, noscript, .unread"))
+        .map((e) => [light(rgb(getComputedStyle(e).color)), light(behind(e))])
+        .map(([a, b]) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05));
+}"""
+
+
+def test_every_control_has_a_name_and_the_answer_needs_no_scrolling(page: Page) -> None:
+    controls = page.locator("button, select, input, textarea, [role=grid], svg[role=img]").all()
+    assert len(controls) > 90
+    assert (
+        page.evaluate(
+            """() => [...document.querySelectorAll("button, select, input, [role=grid], svg[role=img]")]
+            .filter((e) => !(e.getAttribute("aria-label") || e.getAttribute("aria-labelledby") ||
+                e.labels?.length || e.textContent.trim())).map((e) => e.outerHTML)"""
+        )
+        == []
+    )
+    for place in ("h1", ".answer", "#answer-rows", "#answer-here", "#play"):
+        box = page.locator(place).bounding_box()
+        assert box
+        assert box["y"] + box["height"] < 200
+
+
+def test_who_wants_less_motion_gets_none(browser: Browser, file: str) -> None:
+    opened = browser.new_page(reduced_motion="reduce")
+    opened.goto(file)
+    style = "getComputedStyle(document.querySelector('#input .grid'), '::after').transitionDuration"
+    assert opened.evaluate(style) == "0s"
+    opened.emulate_media(reduced_motion="no-preference")
+    assert opened.evaluate(style).startswith("0.25s")
+    opened.close()
+
+
+def test_the_page_is_one_small_file_that_needs_nothing() -> None:
+    text = html()
+    assert len(text.encode()) < 100_000
+    assert re.findall(r"(?:src|href)\s*=\s*[\"'](?!data:)|url\(|@import|^import |^export ", text, re.M) == []
+    assert "https://" not in text
+    digits = json.loads(re.findall(r"const DIGITS = (.*);", text)[0])
+    assert len(digits) == 10
+
+
+def test_the_page_is_written_whole(tmp_path: Path) -> None:
+    write(tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text("utf-8") == html()
+    with pytest.raises(OutputError, match="cannot be written"):
+        write(tmp_path / "missing" / "page.html")
