@@ -10,8 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from convbias import ShapeError
-from convbias.plots import bias_fields, decomposition, differences, learning_curves, save
+import convbias
+from convbias import Geometry, Regions, ShapeError, Site
+from convbias.plots import (
+    bias_fields,
+    decomposition,
+    differences,
+    learning_curves,
+    model_fields,
+    part_maps,
+    save,
+    sharing,
+)
 
 
 def images(figure: Any) -> list[Any]:
@@ -130,3 +140,57 @@ def test_shares_fill_their_bars() -> None:
     ]
     with pytest.raises(ShapeError, match="has no layer"):
         decomposition({})
+
+
+# The tying, and how many numbers each term and filter shows on a 3 by 3 kernel's padded 4 by 5 outputs.
+SHARED = {
+    "none": [1, 1],
+    "tied": [1, 1],
+    "c h": [4, 4],
+    "h w": [20, 20],
+    "c h + c w": [4, 4, 5, 5],
+    "tap": [9, 9],
+    "c + tap": [1, 1, 9, 9],
+    "rank:1": [20, 20],
+    "sym:flip_w": [12, 12],
+    "untied": [20, 20],
+}
+
+
+@pytest.mark.parametrize("spelling", SHARED)
+def test_outputs_that_share_a_bias_have_the_same_number(spelling: str) -> None:
+    site = Site.of(2, Geometry.of(2, 3, padding=1), (4, 5))
+    figure = sharing(spelling, site)
+    shown = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert [len(numbers) for numbers in shown] == [20] * len(shown)
+    assert [len(set(numbers)) for numbers in shown] == SHARED[spelling]
+    tying = convbias.parse(spelling)
+    count = sum(int(np.prod(shape)) for shape in tying.shapes(site).values())
+    assert figure.get_suptitle() == f'"{tying!r}": {count} parameters for 40 outputs'
+    if spelling == "h w":
+        assert shown[0] == shown[1]
+    if spelling == "c h":
+        assert [len(set(shown[0][5 * row : 5 * row + 5])) for row in range(4)] == [1] * 4
+        assert not set(shown[0]) & set(shown[1])
+
+
+def test_regions_share_and_what_cannot_be_drawn_is_said() -> None:
+    site = Site(1, 2, output_size=(2, 2))
+    figure = sharing(Regions(torch.tensor([[0, 0], [1, 0]])), site)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0", "0", "1", "0"]
+    with pytest.raises(ShapeError, match="dims=1: must be 2"):
+        sharing("tied", Site(1, 1, output_size=(4,)))
+    assert not sharing("untied", Site(1, 2, output_size=(30, 30))).axes[0].texts
+
+
+def test_a_model_is_drawn_as_its_layers_fields_and_as_the_parts_of_its_outputs() -> None:
+    layer = convbias.Conv2d(1, 2, 3, padding=1, bias="untied", output_size=(5, 6))
+    torch.nn.init.normal_(layer.get_parameter("bias"))
+    x = torch.randn(3, 1, 5, 6)
+    field = layer.bias_field((5, 6))[1].detach()
+    drawn = images(model_fields(layer, x))
+    np.testing.assert_allclose(drawn[1].images[0].get_array(), field, atol=1e-6)
+    rows = [axes.images[0].get_array() for axes in images(part_maps(convbias.decompose(layer, x), image=2))]
+    with torch.no_grad():
+        np.testing.assert_allclose(rows[1], layer(x)[2, 1], atol=1e-5)
+    np.testing.assert_allclose(sum(rows[3::2]), rows[1], atol=1e-5)

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from ..errors import ShapeError, extra
+from ..nn import Decomposition, decompose
 
 with extra("plots"):
     from matplotlib.cm import ScalarMappable
@@ -68,6 +70,40 @@ def bias_fields(
         rows = [layers.get(name) for layers in pictures.values()]
         _draw(figure, block, f"layer {name}" if name else "the layer", channels, rows, coordinates)
     return figure
+
+
+def model_fields(model: Module, x: object) -> Figure:
+    """The bias fields of a layer's or a model's convolutions, at the sizes that the input ``x`` gives them.
+
+    ``x`` is as for ``decompose``. Raises ShapeError for a model without a convolution that runs.
+
+    >>> figure = model_fields(torch.nn.Conv2d(1, 2, 3), torch.randn(1, 1, 8, 8))
+    >>> figure.axes[0].get_title().splitlines()
+    ['the layer', 'filter 0']
+    """
+    return bias_fields(
+        {"": {name: parts.tied + parts.position for name, parts in decompose(model, x).items()}}
+    )
+
+
+def part_maps(parts: Mapping[str, Decomposition], image: int = 0) -> Figure:
+    """What the outputs of one image are made of, as maps: a row for each part, and one for their sum.
+
+    ``parts`` is what ``decompose`` gives.
+
+    >>> layer, x = torch.nn.Conv2d(1, 2, 3, padding=1), torch.randn(4, 1, 8, 8)
+    >>> figure = part_maps(decompose(layer, x))
+    >>> [axes.get_ylabel() for axes in figure.axes[:10:2]]
+    ['total', 'data', 'padding', 'tied', 'position']
+    """
+    rows: dict[str, dict[str, Tensor]] = {}
+    for layer, found in parts.items():
+        whole = found.total[image]
+        rows.setdefault("total", {})[layer] = whole
+        rows.setdefault("data", {})[layer] = found.data[image]
+        for name in ("padding", "tied", "position"):
+            rows.setdefault(name, {})[layer] = getattr(found, name).expand_as(whole)
+    return bias_fields(rows)
 
 
 def _draw(

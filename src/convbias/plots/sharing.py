@@ -1,0 +1,91 @@
+"""Which outputs share a bias, as a diagram."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ShapeError, extra
+from ..geometry import Site
+from ..tying import Sum, Tying, parse
+
+with extra("plots"):
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+FILTERS = 4
+MOST_NUMBERS = 400  # cells whose number can still be read
+CELL = 0.24  # inches
+DARK = 0.45  # the part of the scale on which white is read
+
+
+def sharing(bias: str | Tying, site: Site) -> Figure:
+    """Outputs that share a bias have the same number and colour: a panel for each filter and term of a sum.
+
+    Numbers count the different entries of the bias field, filter after filter. Under tap those are the
+    outputs that the same taps reach; under low rank and grid, whose entries are all sums of shared
+    parameters, every output has its own. The title says how many parameters there are.
+
+    Raises ShapeError for a site that is not of two axes and known size, TyingError for a tying that it
+    cannot have.
+
+    >>> from convbias import Geometry
+    >>> figure = sharing("c h", Site.of(2, Geometry.of(2, 3, padding=1), (4, 5)))
+    >>> [text.get_text() for text in figure.axes[1].texts[::5]]  # the second filter's rows
+    ['4', '5', '6', '7']
+    """
+    if site.dims != 2:
+        raise ShapeError("dims", site.dims, "must be 2; a diagram shows rows and columns")
+    tying = parse(bias) if isinstance(bias, str) else bias
+    terms = tying.terms if isinstance(tying, Sum) else (tying,)
+    height, width = site.sized()
+    filters = min(site.channels, FILTERS)
+    numbers = sum(math.prod(shape) for shape in tying.shapes(site).values())
+    cell = min(CELL, 3.2 / width)
+    figure = Figure(
+        figsize=(0.9 + filters * (width * cell + 0.25), 0.9 + len(terms) * (height * cell + 0.3)),
+        dpi=150,
+        layout="constrained",
+    )
+    panels: Any = figure.subplots(len(terms), filters, squeeze=False)
+    for term, row in zip(terms, panels, strict=True):
+        classes = _classes(term, site)
+        for number, axes in enumerate(row):
+            _draw(axes, classes[number], int(classes.max()) + 1)
+            axes.set_title(f"filter {number}", fontsize="small")
+        if len(terms) > 1:
+            row[0].set_ylabel(
+                repr(term) if repr(term) != "tied" else "c", rotation=0, ha="right", va="center"
+            )
+    outputs = math.prod(site.field_shape)
+    figure.suptitle(f'"{tying!r}": {numbers} parameters for {outputs} outputs', fontsize="medium")
+    return figure
+
+
+def _classes(tying: Tying, site: Site) -> Tensor:
+    """The number of each output's class (C, *out): outputs whose biases are alike whatever the parameters."""
+    generator = torch.Generator().manual_seed(0)
+    parameters = [
+        torch.rand(shape, generator=generator, dtype=torch.float64) for shape in tying.shapes(site).values()
+    ]
+    field = tying.expand(parameters, site).double().expand(site.field_shape)
+    known: dict[float, int] = {}
+    found = [known.setdefault(round(value, 12), len(known)) for value in field.flatten().tolist()]
+    return torch.tensor(found).reshape(site.field_shape)
+
+
+def _draw(axes: Any, classes: Tensor, count: int) -> None:
+    # Neighbouring numbers get colours far apart: steps of the golden ratio through a scale that all can see.
+    share = (classes.double() * 0.618034) % 1 if count > 1 else torch.full_like(classes, 0.5).double()
+    colours = colormaps["cividis"]((0.15 + 0.85 * share).numpy())
+    axes.imshow(colours, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    if classes.numel() > MOST_NUMBERS:
+        return
+    for y, numbers in enumerate(classes.tolist()):
+        for x, number in enumerate(numbers):
+            colour = "white" if share[y, x] < DARK else "black"
+            axes.text(x, y, str(number), ha="center", va="center", fontsize=6, color=colour)
