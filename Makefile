@@ -63,7 +63,7 @@ study: $(STAMP) ## which bias suits the data? on the built-in example (more word
 	@$(BIN)/convbias study $(ARGS)
 
 .PHONY: test
-test: lint types pytest ## lint, types and tests: what CI runs
+test: lint types docs pytest ## lint, types, docs and tests: what CI runs
 
 .PHONY: lint
 lint: $(STAMP) ## ruff: rules and format
@@ -80,6 +80,12 @@ types: $(STAMP) ## pyright: strict on the core
 pytest: $(STAMP) ## tests and doctests (more words: PYTEST_ARGS='-k tap')
 	@echo "==> tests"
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: docs
+docs: $(STAMP) ## the documentation, in build/docs
+	@echo "==> docs"
+	@$(BIN)/python -m sphinx -q -W --keep-going -d build/doctrees docs build/docs
+	@echo "build/docs/index.html"
 
 .PHONY: fuzz
 fuzz: $(STAMP) ## 500 random networks folded (not in CI: some minutes)

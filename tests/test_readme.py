@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-PAGES = ["README.md", "docs/folding.md"]
+PAGES = ["README.md", *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md"))]
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -36,11 +36,18 @@ def test_the_python_of_a_page_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    assert blocks("python", page)
     for line, code in blocks("python", page):
         # Empty lines before the code, so that a traceback gives the page's own line.
         exec(compile("\n" * (line - 1) + code, page, "exec"), names)
         assert capsys.readouterr().out == printed(code)
+
+
+def test_pages_have_code_and_show_figures_that_are_there() -> None:
+    assert sum(len(blocks("python", page)) for page in PAGES) >= 25
+    for page in PAGES:
+        text = (ROOT / page).read_text("utf-8")
+        for target in re.findall(r"\]\(((?!https?:|#)[^)#]+)", text):
+            assert ((ROOT / page).parent / target).exists(), (page, target)
 
 
 def test_the_make_commands_of_readme_exist() -> None:

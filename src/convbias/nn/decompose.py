@@ -24,11 +24,11 @@ PARTS: Final = ("data", "padding", "tied", "position")
 @final
 @dataclass(frozen=True, eq=False)
 class Decomposition:
-    """The pre-activation ``total`` (N, C, *out) of one layer, as ``data + padding + tied + position``.
+    """The pre-activation ``total`` ``(N, C, *out)`` of one layer, as ``data + padding + tied + position``.
 
-    ``tied`` (C, 1, …) is the field's mean over places and ``position`` (C, *out) the field without it;
-    ``padding`` (C, *out) is what the entries missing outside the image would have added on average;
-    ``data`` (N, C, *out) is the rest.
+    ``tied`` ``(C, 1, …)`` is the field's mean over places, ``position`` ``(C, *out)`` the field without it;
+    ``padding`` ``(C, *out)`` is what the entries missing outside the image would have added on average;
+    ``data`` ``(N, C, *out)`` is the rest.
     """
 
     total: Tensor

@@ -35,8 +35,8 @@ def bias_fields(
 ) -> Figure:
     """Bias fields beside each other: a row for each tying, some filters of each layer in the columns.
 
-    ``fields`` gives, by tying and layer, a bias field (C, *out), as ``Study.fields`` does. Four layers are
-    shown, and in each three filters: those whose fields vary most over space under any tying. A layer's
+    ``fields`` gives, by tying and layer, a bias field ``(C, *out)``, as ``Study.fields`` does. Four layers
+    are shown, and in each three filters: those whose fields vary most over space under any tying. A layer's
     colours mean the same in every row, and white is 0. Lines are drawn as strips, volumes with their slices
     below each other. ``coordinates`` of the vertical and the horizontal axis are written at a field that has
     their sizes, and such fields are turned so that the larger ones are above and to the right.
@@ -142,7 +142,7 @@ def _draw(
 
 
 def _flat(field: Tensor) -> Tensor:
-    """(C, *out) as pictures (C, height, width)."""
+    """``(C, *out)`` as pictures (C, height, width)."""
     if field.dim() not in (2, 3, 4):
         raise ShapeError("field", list(field.shape), "must be (C, *out) with one to three axes after C")
     field = field.detach().cpu()

@@ -144,7 +144,7 @@ class Study:
 
     @property
     def fields(self) -> dict[str, Mapping[str, Tensor]]:
-        """The bias fields (C, *out) that the first seed learned, by tying and layer."""
+        """The bias fields ``(C, *out)`` that the first seed learned, by tying and layer."""
         firsts = {name: trials[0] for name, trials in self._by_label.items()}
         return {name: trial.fields for name, trial in firsts.items() if trial.width is None}
 
