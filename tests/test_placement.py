@@ -15,6 +15,7 @@ from torch.func import functional_call
 from torch.nn.utils import parametrizations, parametrize
 from torch.optim.swa_utils import AveragedModel
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from convbias import Bias
 from layer_cases import SOME, Case, as_function, expected, gradients, over, plain
@@ -54,6 +55,40 @@ def test_channels_last_stays_so_where_torchs_does(case: Case, recording: bool) -
         y, wanted = layer(x), theirs(x)
     assert y.stride() == wanted.stride()
     assert_close(y, expected(layer, x.contiguous()), rtol=1e-4, atol=1e-5)
+
+
+class Sums(TorchDispatchMode):
+    """The tensors that are summed over their first axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.summed: list[Tensor] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.sum.dim_IntList and 0 in args[1]:
+            self.summed.append(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+@over([case for case in SOME if case.layer.dims > 1])
+def test_channels_last_gradients_are_those_of_any_layout_and_summed_by_rows(case: Case) -> None:
+    layer = case.make()
+    x = case.input()
+    assert len(x) > 1
+    upstream = torch.randn_like(layer(x))
+    wanted = torch.autograd.grad(layer(x), list(layer.parameters()), upstream)
+    memory_format = FORMATS[case.layer.dims + 2]
+    layer.to(memory_format=memory_format)  # pyright: ignore[reportCallIssue]: torch's stub has 4D alone
+    y = layer(x.to(memory_format=memory_format))
+    with Sums() as sums:
+        given = torch.autograd.grad(y, list(layer.parameters()), upstream.to(memory_format=memory_format))
+    for one, other in zip(given, wanted, strict=True):
+        assert_close(one, other, rtol=1e-12, atol=1e-12)
+    large = [s for s in sums.summed if s.numel() == y.numel()]
+    rows = y.is_contiguous(memory_format=memory_format) and not y.is_contiguous()
+    if rows and repr(case.tying) not in ("none", "tied"):
+        assert large
+        assert all(s.dim() == 2 and s.is_contiguous() for s in large)
 
 
 @over(SOME)
@@ -99,7 +134,9 @@ def test_meta_to_empty_and_reset_is_a_layer(case: Case) -> None:
     layer = case.make(torch.float32, device="meta")
     assert {p.device.type for p in layer.parameters()} == {"meta"}
     x = case.input(dtype=torch.float32)
-    assert layer(x.to("meta")).shape == expected(case.make(torch.float32), x).shape
+    for recording in (True, False):
+        with torch.set_grad_enabled(recording):
+            assert layer(x.to("meta")).shape == expected(case.make(torch.float32), x).shape
     real = layer.to_empty(device="cpu")
     real.load_state_dict(case.make(torch.float32).state_dict())
     assert_close(real(x), expected(real, x), rtol=1e-4, atol=1e-5)

@@ -27,15 +27,34 @@ def _no_writing(call: Call) -> str | None:
     return _refusal((call.input, call.weight, *call.bias))
 
 
+def _no_rows(call: Call) -> str | None:
+    """Why the field is not to be added over rows of the output, one for each sample."""
+    followed = _bypass((call.input, call.weight, *call.bias))
+    if followed is not None:
+        return followed
+    if call.tying in ("none", "tied"):
+        return "there is no field to add"
+    if call.input.dim() != call.weight.dim() or len(call.input) < 2:
+        return "there is no batch to sum a gradient over"
+    return None
+
+
 def _refusal(tensors: Sequence[Tensor]) -> str | None:
     """Why the output of a call on ``tensors`` may not be written in place, or None if it may."""
+    followed = _bypass(tensors)
+    if followed is None and torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        return "a gradient is recorded"
+    return followed
+
+
+def _bypass(tensors: Sequence[Tensor]) -> str | None:
+    """Who else follows a call on ``tensors``, and must see each of its steps, or None."""
     if torch.compiler.is_compiling():
         return "torch.compile or torch.export is tracing"
     if any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors):
         return "a tensor subclass takes part"
-    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        return "a gradient is recorded"
-    if torch.is_autocast_enabled(tensors[0].device.type):
+    device = tensors[0].device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return "autocast is on"
     return _transform()
 
@@ -60,5 +79,6 @@ def _never(call: Call) -> str | None:
 
 KERNELS: dict[str, tuple[Callable[[Call], Tensor], Callable[[Call], str | None]]] = {
     "in_place": (aten.in_place, _no_writing),
+    "flat": (aten.flat, _no_rows),
     "composite": (aten.composite, _never),
 }
