@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -107,10 +108,33 @@ def test_a_fold_that_disagrees_is_not_written(
     monkeypatch.setattr(
         rewrite, "bias_of", lambda conv, size, dtype: (rewrite.TIED, (torch.zeros(len(conv.weight)),))
     )
-    status, _, err = command("fold", *MAKE, "-o", "folded.pt2", "--force", "all")
-    assert status == 1
-    assert "a bug in convbias, please report it; nothing was written: not the same function" in err
+    status, out, _ = command("fold", *MAKE, "-o", "folded.pt2", "--force", "all")
+    assert status == 3
+    assert "a bug in convbias, please report it; the fold was undone: not the same" in " ".join(out.split())
     assert not (tmp_path / "folded.pt2").exists()
+
+
+def test_an_exported_network_that_disagrees_is_not_written(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from convbias.cli import fold
+    from convbias.folding.programs import exported
+
+    def wrong(model: Any, *rest: Any) -> Any:
+        return exported(torch.nn.Sequential(model, torch.nn.ReLU()), *rest)
+
+    monkeypatch.setattr(fold, "exported", wrong)
+    status, _, err = command("fold", *MAKE, "-o", "folded.pt2")
+    assert status == 1
+    assert "the exported network disagrees, and was not written: not the same function" in err
+    assert not (tmp_path / "folded.pt2").exists()
+
+
+@pytest.mark.parametrize("size", ["1,3,8,8:qint8", "99999,99999,99999,99", "1,3,8:str", "0,3,8,8"])
+def test_inputs_that_cannot_be_made(command: Command, size: str) -> None:
+    status, _, err = command("fold", "--model", "nets:make", "--input", size)
+    assert status == 2
+    assert f"input={size}: " in err
 
 
 def test_a_rewriting_that_disagrees_is_undone_and_told(

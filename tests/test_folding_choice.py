@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -374,3 +375,134 @@ def test_the_laws_have_the_names_that_reports_use() -> None:
     report = fold(nn.Sequential(conv(), bn())).report.to_dict()
     assert report["folded"][0]["law"] in LAWS
     assert report["before"]["nodes"] == 2
+
+
+def test_only_the_fold_that_disagrees_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from convbias.folding import driver, laws
+
+    true = laws.before
+    monkeypatch.setattr(driver, "disagreement", lambda network, site: 0.0)
+    monkeypatch.setattr(laws, "before", lambda conv, scale, shift, size: true(conv, scale, None, size))
+    model = randomised(nn.Sequential(conv(), bn(), nn.ReLU(), bn(), conv(), bn())).eval()
+    forced = ["affine after", "affine before"]
+    folded = convbias.fold(model, torch.randn(1, C, 8, 8), force=forced, forbid="shifted ReLU")
+    assert folded.verdict
+    assert [fold.law for fold in folded.report.folded] == ["affine after"] * 2
+    (bug,) = [row for row in folded.report.refused if "a bug in convbias" in row.reason]
+    assert (bug.law, bug.layer) == ("affine before", "4")
+    assert "not the same function" in bug.reason
+
+
+WHOLE: dict[str, tuple[Callable[[Any, Tensor], Tensor], set[str]]] = {
+    "divided": (lambda n, x: n.conv(x / 255), {"affine before"}),
+    "normalised": (lambda n, x: n.conv((x / 255 - 0.5) * 2), {"affine before"}),
+    "halved": (lambda n, x: n.conv(x * 0.5), {"affine before"}),
+    "wrapped around first": (lambda n, x: n.conv((x + 200) / 255), {"affine before"}),
+    "not before a convolution": (lambda n, x: n.norm(n.conv((x / 255).relu())), {"affine after"}),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+@pytest.mark.parametrize("case", WHOLE)
+def test_arithmetic_on_whole_numbers(case: str, dtype: torch.dtype) -> None:
+    run, expected = WHOLE[case]
+    model = randomised(Net(run, conv=conv(), norm=bn())).eval()
+    x = torch.randint(0, 256, (2, C, 8, 8)).to(dtype)
+    folded = convbias.fold(model, x, force="all")
+    assert set(laws(folded)) == expected, folded.report
+    torch.testing.assert_close(folded.model(x), model(x))
+    casts = [node for node in folded.model.graph.nodes if "to_copy" in str(node.target)]  # pyright: ignore
+    assert len(casts) == (case != "not before a convolution")
+
+
+def test_one_pass_over_bytes_for_another_is_no_gain() -> None:
+    model, x = Net(lambda n, x: n.conv(x / 255), conv=conv()).eval(), torch.zeros(1, C, 8, 8).byte()
+    assert laws(convbias.fold(model, x)) == []
+    both = Net(lambda n, x: n.conv(x / 255 * 0.5), conv=conv()).eval()
+    assert laws(convbias.fold(both, x)) == ["affine before"]
+
+
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec:FutureWarning")
+def test_the_folded_model_changes_its_mode_and_is_pickled() -> None:
+    model, x = randomised(nn.Sequential(bn(), conv(), bn())).eval(), torch.randn(1, C, 8, 8)
+    folded = convbias.fold(model, x, force="all")
+    assert not folded.model.training
+    outer = nn.Sequential(folded.model, nn.ReLU())
+    expected = folded.model(x)
+    assert torch.equal(outer.train()(x), expected.relu())
+    assert torch.equal(outer.eval()(x), expected.relu())
+    assert not folded.model.training
+    for again in (copy.deepcopy(folded.model), pickle.loads(pickle.dumps(folded.model))):
+        assert torch.equal(again.eval()(x), expected)
+
+
+def test_complex_convolutions_and_infinite_paddings_are_refused() -> None:
+    layers = [conv(1, 0, dtype=torch.complex64), conv(dtype=torch.complex64)]
+    folded = convbias.fold(
+        nn.Sequential(*layers).eval(), torch.randn(1, C, 8, 8, dtype=torch.complex64), force="all"
+    )
+    assert laws(folded) == []
+    assert [row.reason for row in folded.report.refused] == ["it computes in complex numbers"] * 2
+    infinite = Net(lambda n, x: n.conv(F.pad(x, [1] * 4, value=float("-inf"))), conv=conv(padding=0)).eval()
+    folded = convbias.fold(infinite, torch.randn(1, C, 8, 8))
+    assert [row.reason for row in folded.report.refused] == ["its constants are not all finite"]
+
+
+def test_one_tensor_given_twice() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.conv = bn(), conv()
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return self.conv(self.norm(x)) - y
+
+    model, x = randomised(Two()).eval(), torch.randn(1, C, 8, 8)
+    folded = convbias.fold(model, (x, x), force="all")
+    assert laws(folded) == ["affine before"], folded.report
+    torch.testing.assert_close(folded.model(x, 2 * x), model(x, 2 * x))
+
+
+WRONG_INPUTS: dict[str, tuple[Any, str]] = {
+    "a number": ([3], r"example_inputs\[0\]=3: must be a tensor"),
+    "by name": ({"x": torch.zeros(1, C, 8, 8)}, "must be a tensor, or a sequence of tensors"),
+    "none": (None, "example_inputs=None: must be a tensor"),
+    "nothing": ([], r"example_inputs=\[\]: must be a tensor"),
+    "more than tensors": ((torch.zeros(1, C, 8, 8), 2), r"example_inputs\[1\]=2: must be a tensor"),
+    "no images": (torch.zeros(0, C, 8, 8), r"example_inputs\[0\]: is empty, \(0, 4, 8, 8\)"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_INPUTS)
+def test_inputs_that_are_no_tensors(case: str) -> None:
+    given, told = WRONG_INPUTS[case]
+    with pytest.raises(ValueError, match=told):
+        convbias.fold(nn.Sequential(bn(), conv()).eval(), given)
+
+
+def test_what_torch_says_of_a_size_that_is_not_free() -> None:
+    model = Net(lambda n, x: n.conv(x) if x.shape[0] > 3 else n.conv(x) + 1, conv=conv()).eval()
+    with pytest.raises(ValueError, match=r"(?s)cannot trace it .*Constraints violated .*Not all values of n"):
+        convbias.fold(model, torch.randn(2, C, 8, 8), dynamic_shapes=({0: torch.export.Dim("n", max=64)},))
+    with pytest.raises(ValueError, match="force=None: must be the name of a law"):
+        convbias.fold(model, torch.randn(2, C, 8, 8), force=None)  # pyright: ignore
+
+
+def test_a_factor_behind_a_change_of_layout() -> None:
+    def scaled(n: Any, x: Tensor) -> Tensor:
+        return n.conv(x).permute(0, 2, 3, 1) * n.position[0, 0] + n.position[:, 1]
+
+    assert laws(fold(Net(scaled, conv=conv()), force="all")) == ["token bias"] * 2
+
+    def uneven(n: Any, x: Tensor) -> Tensor:
+        return n.conv(x).flatten(2) * n.map[0].flatten()
+
+    folded = fold(Net(uneven, conv=conv()), force="all")
+    assert [row.reason for row in folded.report.refused] == ["the scale differs from place to place"]
+
+
+def test_a_size_that_is_read_is_no_second_use() -> None:
+    model = Net(lambda n, x: n.conv(x).flatten(2).transpose(1, 2) + n.position[:, :1], conv=conv()).eval()
+    h = torch.export.Dim("h", min=2, max=64)
+    folded = convbias.fold(model, torch.randn(2, C, 8, 8), dynamic_shapes={"x": {2: h}}, force="all")
+    assert [row.reason for row in folded.report.refused] == ["the layout depends on the size of the input"]

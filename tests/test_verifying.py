@@ -150,6 +150,73 @@ def test_sizes_and_batches_that_are_dynamic() -> None:
     assert (2, C, 3, 3) in {tuple(case.sizes[0]) for case in smallest}
 
 
+NUMBERS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "imaginary parts": (lambda x: torch.complex(x, x), lambda x: torch.complex(x, -x)),
+    "numbers": (lambda x: 1, lambda x: 2),
+    "numbers beside tensors": (lambda x: (x, 1.0), lambda x: (x, 2.0)),
+    "words": (lambda x: (x, "a"), lambda x: (x, "b")),
+    "none and a tensor": (lambda x: (x, None), lambda x: (x, x)),
+    "large whole numbers": (lambda x: x.long() * 0 + 2**60, lambda x: x.long() * 0 + 2**60 + 1),
+    "one of many pixels": (lambda x: (x * 0 + 255).byte(), lambda x: (x * 0 + 254).byte()),
+}
+
+
+@pytest.mark.parametrize("case", NUMBERS)
+def test_outputs_of_every_kind_are_compared(case: str) -> None:
+    one, other = map(Run, NUMBERS[case])
+    x = torch.randn(1, C, 8, 8)
+    assert convbias.verify(one, one, [x])
+    assert not convbias.verify(one, other, [x])
+    assert not convbias.verify(other, one, [x])
+
+
+def test_nothing_to_compare_is_no_agreement() -> None:
+    x = torch.randn(1, C, 8, 8)
+    for run in (lambda x: None, lambda x: x * float("nan"), lambda x: x[:0]):
+        with pytest.raises(ValueError, match="nothing can be compared"):
+            convbias.verify(Run(run), Run(run), [x])
+    with pytest.raises(ValueError, match=r"example_inputs\[0\]: is empty, \(0, 4, 8, 8\)"):
+        convbias.verify(layer, layer, [x[:0]])
+
+
+def test_an_optimizer_that_works_in_place_gets_a_copy() -> None:
+    def wiped(model: nn.Module) -> nn.Module:
+        nn.init.zeros_(model.weight)  # pyright: ignore
+        return model
+
+    kept = layer.weight.clone()
+    assert not convbias.verify(layer, wiped, [torch.randn(1, C, 8, 8)])
+    assert torch.equal(layer.weight, kept)
+
+
+def test_inputs_that_the_first_network_does_not_take_are_named() -> None:
+    table = nn.Embedding(10, 3)
+    few = Run(lambda i: table(i.int()))
+    verdict = convbias.verify(few, few, [torch.randint(0, 9, (1, 4), dtype=torch.uint8)])
+    assert verdict
+    assert set(verdict.skipped) == {"random", "large"}
+    assert "the first network fails: random, large" in str(verdict)
+    other = Run(lambda i: table(i.int()) + (i == 1)[..., None])
+    assert not convbias.verify(few, other, [torch.zeros(1, 4, dtype=torch.uint8)])
+
+
+def test_wrong_arguments_of_verify() -> None:
+    x = torch.randn(2, C, 8, 8)
+    assert convbias.verify(layer, layer, x)
+    for tolerance in (float("nan"), -1.0, float("inf")):
+        with pytest.raises(ValueError, match=f"tolerance={tolerance}: must be a number, 0 or more"):
+            convbias.verify(layer, layer, x, tolerance=tolerance)
+    with pytest.raises(ValueError, match="needs one entry for each of the 1 inputs"):
+        convbias.verify(layer, layer, x, dynamic_shapes=[{0: "n"}, {0: "n"}])
+    with pytest.raises(ValueError, match=r"axis 7 is none of an input \(2, 4, 8, 8\)"):
+        convbias.verify(layer, layer, x, dynamic_shapes=[{7: "n"}])
+    with pytest.raises(ValueError, match=r"example_inputs=3: must be a tensor"):
+        convbias.verify(layer, layer, 3)  # pyright: ignore
+    wide = Run(lambda x: layer(x) * (1 if x.shape[3] == 8 else 2))
+    for axes in ([{-1: "w"}], {"x": {3: "w"}}, [[None, None, None, "w"]]):
+        assert not convbias.verify(layer, wide, x, dynamic_shapes=axes)
+
+
 def test_programs_and_structures() -> None:
     model = Run(lambda x: {"a": layer(x), "b": [x.sum(), layer(x).relu()]})
     x = torch.randn(2, C, 8, 8)

@@ -62,6 +62,9 @@ def _input(text: str) -> Tensor:
             f"input={text}: must be sizes, as in 1,3,224,224, or with a type, as in 1,3,32,32:uint8"
         )
     generator = torch.Generator().manual_seed(0)
-    if dtype.is_floating_point:
-        return torch.randn(shape, generator=generator, dtype=dtype)
-    return torch.randint(0, 2 if dtype == torch.bool else 128, shape, generator=generator).to(dtype)
+    try:
+        if dtype.is_floating_point or dtype.is_complex:
+            return torch.randn(shape, generator=generator, dtype=dtype)
+        return torch.randint(0, 2 if dtype == torch.bool else 128, shape, generator=generator).to(dtype)
+    except (RuntimeError, NotImplementedError) as error:  # too large, or a type without arithmetic
+        raise ValueError(f"input={text}: cannot be made, {str(error).splitlines()[0]}") from error

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..affine import AffineConv
+from .casts import is_free
 from .convolutions import POOLS
 from .graph import Network
 from .laws import input_of
@@ -72,6 +73,15 @@ def cost(network: Network, nodes: Iterable[Node], target: Target) -> Cost:
     return sum((_of(network, node, target) for node in nodes), Cost())
 
 
+def cost_of_cast(network: Network, cast: Node, target: Target) -> Cost:
+    """Of a cast that arithmetic made of itself, from where a convolution reads it."""
+    if cast not in network.casts or not is_free(cast):
+        return Cost()
+    (source,) = cast.all_input_nodes
+    moved = (_size(source) + _size(cast)) * math.prod(network.hint(cast))
+    return Cost(1, 0, moved, target.elementwise * moved)
+
+
 def cost_of_convolution(network: Network, node: Node, conv: AffineConv, input: Node, target: Target) -> Cost:
     """Of ``node``, were it the convolution ``conv`` of ``input``."""
     given, made = network.hint(input), network.hint(node)
@@ -92,13 +102,16 @@ def _of(network: Network, node: Node, target: Target) -> Cost:
         return cost_of_convolution(network, node, conv, input_of(node), target)
     value = node.meta.get("val")
     free = node in network.constants or node.target in FREE or node.op != "call_function"
+    free = free or (node in network.casts and is_free(node))
     if free or not isinstance(value, Tensor):
         return Cost()
     tensors = [n for n in node.all_input_nodes if isinstance(n.meta.get("val"), Tensor)]
+    read = [n.all_input_nodes[0] if n in network.casts and is_free(n) else n for n in tensors or [node]]
     # What is taken out of several results is as large as what they were made of.
-    moved = _size(node) * sum(math.prod(network.hint(n)) for n in (*(tensors or [node]), node))
+    moved = sum(_size(n) * math.prod(network.hint(n)) for n in (*read, node))
     return Cost(1, 0, moved, target.elementwise * moved)
 
 
 def _size(node: Node) -> int:
-    return node.meta["val"].element_size()
+    value = node.meta["val"]
+    return value.element_size() if isinstance(value, Tensor) else value[0].element_size()

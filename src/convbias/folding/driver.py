@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import torch
 from torch.fx import Node
 
 from .activations import ShiftedReLU
-from .costs import Cost, Target, cost, cost_of_convolution
+from .convolutions import KINDS
+from .costs import Cost, Target, cost, cost_of_cast, cost_of_convolution
 from .evaluation import ROUNDING, disagreement
 from .graph import Network
 from .laws import (
@@ -27,7 +28,7 @@ from .laws import (
 from .layouts import IntoLinear, TokenBias
 from .merging import Composition, ParallelBranches
 from .report import Fold
-from .rewrite import bias_of
+from .rewrite import bias_of, parts_of
 
 # In the order in which they are tried: what costs nothing first.
 LAWS: Final[dict[str, Law]] = {
@@ -45,18 +46,27 @@ def rewrite(
     laws: Sequence[str] = tuple(LAWS),
     forced: Sequence[str] = (),
     on_fold: Callable[[Fold], None] = lambda fold: None,
+    bugs: Collection[tuple[str, str]] = (),
+    most: float = math.inf,
 ) -> tuple[list[Fold], list[Refused]]:
     """Apply ``laws`` where they are legal and, but for the ``forced``, lower the price on ``target``.
 
-    The folds in their order, and the places that were refused in the end.
+    At most ``most`` of them, and none at a place in ``bugs``. The folds in their order, and the places that
+    were refused in the end.
     """
     folds: list[Fold] = []
     while True:
-        before, refused = len(folds), list[Refused]()
+        before, refused = len(folds), _complex(network)
         for place in (place for law in laws for place in LAWS[law].find(network)):
-            done = (
-                place if isinstance(place, Refused) else _decided(network, place, target, place.law in forced)
-            )
+            if isinstance(place, Refused):
+                refused.append(place)
+                continue
+            name = network.label(next(iter((*place.becomes, *place.rewritten))))
+            if (place.law, name) in bugs:
+                continue
+            if len(folds) >= most:
+                return folds, refused
+            done = _decided(network, place, name, target, place.law in forced)
             if isinstance(done, Refused):
                 refused.append(done)
             else:
@@ -66,9 +76,14 @@ def rewrite(
             return folds, refused
 
 
-def _decided(network: Network, site: Site, target: Target, forced: bool) -> Fold | Refused:
+def _complex(network: Network) -> list[Refused]:
+    """The convolutions of complex numbers, which no law is made for."""
+    found = [n for n in network.nodes if n.target in KINDS and n.meta["val"].is_complex()]
+    return [Refused("every law", network.label(node), "it computes in complex numbers") for node in found]
+
+
+def _decided(network: Network, site: Site, name: str, target: Target, forced: bool) -> Fold | Refused:
     """``site`` applied; or refused, and why."""
-    name = network.label(next(iter((*site.becomes, *site.rewritten))))
     for node in (*site.becomes, *(node for node in site.gone if node in network.convolutions)):
         others = network.shares(node)
         if others:
@@ -77,6 +92,8 @@ def _decided(network: Network, site: Site, target: Target, forced: bool) -> Fold
         dtype = node.meta["val"].dtype
         if conv.weight.numel() and not conv.weight.abs().max() <= torch.finfo(dtype).max:
             return Refused(site.law, network.label(node), f"the weight would leave the range of {dtype}")
+        if not all(part.isfinite().all() for part in parts_of(conv)):
+            return Refused(site.law, network.label(node), "its constants are not all finite")
     before, after = cost(network, site.nodes, target), _afterwards(network, site, target)
     if not forced and not after.price < before.price:
         return Refused(
@@ -109,6 +126,8 @@ def _afterwards(network: Network, site: Site, target: Target) -> Cost:
     total = cost(network, [*site.rewritten, *site.between], target)
     for node, (conv, source) in site.becomes.items():
         total += cost_of_convolution(network, node, conv, source, target)
+    for source in {source for _, source in site.becomes.values()}:
+        total += cost_of_cast(network, source, target)
     return total
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 from torch import Tensor
 from torch.export import ExportedProgram
 from torch.nn import Module
 
-from ..errors import ShapeError
 from ..verifying import Verdict, verify
+from ..verifying.inputs import checked
 from .costs import TARGETS, cost
 from .driver import LAWS, rewrite
 from .graph import trace
@@ -55,8 +57,8 @@ def fold(
 
     ``model`` is in eval mode, and is left as it is. ``example_inputs`` and ``dynamic_shapes`` are those of
     ``torch.export.export``: sizes that are not dynamic are the example's from then on. Every fold is checked
-    where it is made and all of them together, with :func:`verify`; what disagrees is undone, and told in the
-    report as a bug. Where nothing is folded, ``.model`` is ``model`` itself.
+    where it is made and all of them together, with :func:`verify`; one that disagrees is undone, and told in
+    the report as a bug. Where nothing is folded, ``.model`` is ``model`` itself.
 
     Raises ValueError for a network in training mode, and for one that torch.export cannot trace.
 
@@ -69,7 +71,8 @@ def fold(
       (1): Conv2d(3, 4, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias='tap')
     )
     """
-    inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
+    # One tensor given twice would be one input to torch.export.
+    inputs = tuple(x.clone() for x in checked(example_inputs))
     forced, laws = _chosen(force, forbid)
     if target not in TARGETS:
         raise ValueError(f"target={target!r}: must be one of {', '.join(TARGETS)}")
@@ -77,26 +80,44 @@ def fold(
         raise ValueError(
             "model: is in training mode, in which nothing can be folded; call model.eval() first"
         )
-    network = _traced(model, inputs, dynamic_shapes)
     original = model if isinstance(model, Module) else model.module(check_guards=False)
-    before = cost(network, network.nodes, TARGETS[target])
-    folds, refused = rewrite(network, TARGETS[target], laws, forced, on_fold)
-    after = cost(network, network.nodes, TARGETS[target])
-    if not folds:
-        return Folded(original, Report(target, (), tuple(refused), before, before))
-    result = written(network)
-    verdict = verify(original, result, inputs, dynamic_shapes=_axes(dynamic_shapes, len(inputs)))
-    if not verdict:
-        bugs = [Refused(f.law, f.layer, f"a bug in convbias, please report it: {verdict}") for f in folds]
-        return Folded(original, Report(target, (), (*bugs, *refused), before, before), verdict)
-    return Folded(result, Report(target, tuple(folds), tuple(refused), before, after), verdict)
+
+    def attempt(bugs: Collection[tuple[str, str]], most: float = math.inf) -> Folded:
+        network = _traced(model, inputs, dynamic_shapes)
+        before = cost(network, network.nodes, TARGETS[target])
+        folds, refused = rewrite(network, TARGETS[target], laws, forced, on_fold, bugs, most)
+        after = cost(network, network.nodes, TARGETS[target])
+        report = Report(target, tuple(folds), tuple(refused), before, after)
+        if not folds:
+            return Folded(original, report)
+        result = written(network)
+        return Folded(result, report, verify(original, result, inputs, dynamic_shapes=dynamic_shapes))
+
+    return _without_bugs(attempt)
+
+
+def _without_bugs(attempt: Callable[..., Folded]) -> Folded:
+    """The first attempt that agrees with the network; each fold that does not is told, and left out."""
+    bugs: dict[tuple[str, str], Refused] = {}
+    while True:
+        found = attempt(bugs)
+        if found.verdict is None or found.verdict:
+            report = replace(found.report, refused=(*bugs.values(), *found.report.refused))
+            return replace(found, report=report)
+        folds = found.report.folded
+        guilty = folds[bisect_left(range(1, len(folds)), True, key=lambda n: not attempt(bugs, n).verdict)]
+        reason = f"a bug in convbias, please report it; the fold was undone: {found.verdict}"
+        bugs[guilty.law, guilty.layer] = Refused(guilty.law, guilty.layer, reason)
 
 
 def _chosen(force: str | Sequence[str], forbid: str | Sequence[str]) -> tuple[list[str], list[str]]:
     """The laws that are applied at any price, and those that are tried at all."""
     lists: list[list[str]] = []
     for name, given in (("force", force), ("forbid", forbid)):
-        names = [given] if isinstance(given, str) else list(given)
+        words: Any = given
+        if not isinstance(words, (str, Sequence)):
+            raise ValueError(f"{name}={words!r}: must be the name of a law, or a sequence of names")
+        names = [words] if isinstance(words, str) else list(words)
         for law in names:
             if law not in LAWS and law != "all":
                 raise ValueError(f"{name}={law!r}: must be 'all' or one of {', '.join(map(repr, LAWS))}")
@@ -112,18 +133,12 @@ def _traced(model: Module | ExportedProgram, inputs: tuple[Tensor, ...], dynamic
     try:
         return trace(model, inputs, dynamic_shapes)
     except Exception as error:
-        told = str(error).strip().splitlines() or [""]
         raise ValueError(
             f"model={type(model).__name__}: torch.export cannot trace it with inputs "
-            f"{[tuple(x.shape) for x in inputs]}: {type(error).__name__}: {told[0]}"
+            f"{[tuple(x.shape) for x in inputs]}: {type(error).__name__}: {_reason(error)}"
         ) from error
 
 
-def _axes(dynamic_shapes: Any, number: int) -> list[Mapping[int, Any]] | None:
-    """The dynamic axes of each input, in verify's words."""
-    if dynamic_shapes is None:
-        return None
-    given = list(dynamic_shapes.values()) if isinstance(dynamic_shapes, Mapping) else list(dynamic_shapes)
-    if len(given) != number:
-        raise ShapeError("dynamic_shapes", dynamic_shapes, f"needs one entry for each of the {number} inputs")
-    return [axes if isinstance(axes, Mapping) else dict(enumerate(axes or ())) for axes in given]
+def _reason(error: Exception) -> str:
+    """What torch says, without the advice on debugging that follows it."""
+    return str(error).strip().split("\n\n")[0]

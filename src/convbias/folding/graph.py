@@ -14,6 +14,7 @@ from torch.fx import GraphModule, Node
 from torch.nn import Module, Parameter
 
 from ..affine import AffineConv
+from .casts import explicit
 from .constants import constants
 from .convolutions import read
 
@@ -27,13 +28,15 @@ class Network:
     """A traced network: its graph, and what the laws have found out about the nodes.
 
     ``convolutions`` are those whose weight and bias are known, as values in float64; ``names`` are their
-    weights'; ``changed`` are the ones that a law has made or changed, ``erased`` what is no longer there.
+    weights'; ``casts`` are those that arithmetic makes of itself; ``changed`` are the ones that a law has
+    made or changed, ``erased`` what is no longer there.
     """
 
     module: GraphModule
     constants: dict[Node, Tensor]
     convolutions: dict[Node, AffineConv]
     names: dict[Node, str]
+    casts: set[Node] = field(default_factory=set[Node])
     changed: set[Node] = field(default_factory=set[Node])
     erased: set[Node] = field(default_factory=set[Node])
 
@@ -48,6 +51,7 @@ class Network:
         """Erase a node that nobody uses."""
         self.convolutions.pop(node, None)
         self.changed.discard(node)
+        self.casts.discard(node)
         self.erased.add(node)
         self.module.graph.erase_node(node)
 
@@ -106,9 +110,8 @@ class Network:
         """The constant that an argument of a node is, in float64: a number, or a tensor known beforehand."""
         if isinstance(argument, (int, float)) and not isinstance(argument, bool):
             return torch.tensor(float(argument), dtype=torch.float64)
-        if isinstance(argument, Node) and argument in self.constants:
-            return self.constants[argument].double()
-        return None
+        known = self.constants.get(argument) if isinstance(argument, Node) else None
+        return None if known is None or known.is_complex() else known.double()
 
     def shape(self, node: Node) -> tuple[int | None, ...]:
         """The shape of a node's value, None where it depends on the input."""
@@ -148,7 +151,8 @@ def trace(
         warnings.simplefilter("ignore", FutureWarning)
         module = cast(GraphModule, program.run_decompositions({}).module(check_guards=False))
     _drop_copies(module)
-    network = Network(module, constants(module), {}, {})
+    casts = explicit(module)
+    network = Network(module, constants(module), {}, {}, casts)
     for node in network.nodes:
         found = read(node, network.value)
         # Without a batch, the axes are others.

@@ -88,7 +88,7 @@ class AffineAfter(Law):
     def _site(self, network: Network, node: Node, found: Elementwise) -> Site:
         conv, source = network.convolutions[found.input], found.input
         others = [
-            network.label(user) for user in source.users if user is not node and user not in parts(node)
+            network.label(user) for user in readers(source) if user is not node and user not in parts(node)
         ]
         if others:
             raise FoldRefused(
@@ -221,6 +221,11 @@ def apply(network: Network, site: Site) -> None:
 def input_of(conv: Node) -> Node:
     """What a convolution reads."""
     return cast(Node, conv.args[0])
+
+
+def readers(node: Node) -> list[Node]:
+    """Who uses the values of ``node``, and not its size alone."""
+    return [user for user in node.users if user.target is not aten.sym_size.int]
 
 
 def per_channel(law: str, scale: Tensor, shape: tuple[int | None, ...]) -> Tensor:

@@ -14,7 +14,7 @@ from ..errors import FoldRefused
 from .elementwise import Elementwise, read
 from .evaluation import evaluate
 from .graph import Network
-from .laws import Law, Refused, Site, input_of, parts
+from .laws import Law, Refused, Site, input_of, parts, per_channel, readers
 
 aten = torch.ops.aten
 LAYOUTS: frozenset[Any] = frozenset(
@@ -27,39 +27,50 @@ LAYOUTS: frozenset[Any] = frozenset(
 
 @final
 class TokenBias(Law):
-    """``tokens(conv(x)) + P``, a position embedding: ``P`` is a bias per output location."""
+    """``tokens(conv(x))·a + P``: a position embedding ``P`` is a bias per output location."""
 
     name = "token bias"
 
     def find(self, network: Network) -> Iterator[Site | Refused]:
         for node in network.nodes:
             found = read(node, network)
-            if found is None or found.scale is not None or found.shift is None:
+            if found is None:
                 continue
             cat = found.input if found.input.target is aten.cat.default else None
             ends = [found.input] if cat is None else [p for p in _joined(cat) if p not in network.constants]
             if len(ends) == 1 and ends[0].target in LAYOUTS and chain(ends[0])[0] in network.convolutions:
-                shift, end = found.shift, ends[0]
                 yield self.tried(
-                    network, node, lambda n=node, c=cat, e=end, s=shift: self._site(network, n, c, e, s)
+                    network, node, lambda n=node, c=cat, e=ends[0], f=found: self._site(network, n, c, e, f)
                 )
 
-    def _site(self, network: Network, node: Node, cat: Node | None, end: Node, shift: Tensor) -> Site:
+    def _site(self, network: Network, node: Node, cat: Node | None, end: Node, found: Elementwise) -> Site:
         conv, *path = chain(end)
         for one in (conv, *path, *([] if cat is None else [cat])):
-            others = [network.label(user) for user in one.users if user not in (*path, cat, node)]
+            others = [network.label(user) for user in readers(one) if user not in (*path, cat, node)]
             if others:
                 raise FoldRefused(self.name, f"{network.label(one)} is also used by {', '.join(others)}")
         source = end if cat is None else cat
         if network.shape(node) != network.shape(source):
             raise FoldRefused(self.name, f"it makes {network.shape(source)} into {network.shape(node)}")
-        full = (
-            shift.expand(1, *network.hint(source)[1:]) if shift.dim() < len(network.hint(source)) else shift
-        )
-        if len(full) != 1:
-            raise FoldRefused(self.name, "the constant differs within the batch")
-        full, rewritten = full.expand(1, *network.hint(source)[1:]), dict[Node, Any]()
-        if cat is not None:
+        places = _places(network, conv, path)
+        if places is None or network.space(conv) is None:
+            raise FoldRefused(self.name, "the layout depends on the size of the input")
+
+        def placed(constant: Tensor) -> Tensor:
+            """The constant in the convolution's own layout, (1, K, *space)."""
+            field = torch.empty(places.numel(), dtype=torch.float64)
+            field[places.flatten()] = constant.flatten()
+            return field.reshape(1, *network.hint(conv)[1:])
+
+        scale, rewritten = None, dict[Node, Any]()
+        if found.scale is not None:
+            if cat is not None:
+                raise FoldRefused(self.name, "it also scales what is joined")
+            scale = per_channel(
+                self.name, placed(self._full(network, source, found.scale)), network.shape(conv)
+            )
+        full = None if found.shift is None else self._full(network, source, found.shift)
+        if cat is not None and full is not None:
             axis = _axis(cat)
             pieces = full.split([network.hint(part)[axis] for part in _joined(cat)], axis)
             taken = dict(zip(_joined(cat), pieces, strict=True))
@@ -77,12 +88,8 @@ class TokenBias(Law):
                 else:
                     raise FoldRefused(self.name, f"{network.label(part)} is also used elsewhere")
             rewritten[cat] = (cat.target, (new, axis))
-        places = _places(network, conv, path)
-        if places is None or network.space(conv) is None:
-            raise FoldRefused(self.name, "the layout depends on the size of the input")
-        field = torch.empty(places.numel(), dtype=torch.float64)
-        field[places.flatten()] = full.flatten()
-        value = after(network.convolutions[conv], None, Field(maps=(field.reshape(network.hint(conv)[1:]),)))
+        shift = None if full is None else Field(maps=(placed(full)[0],))
+        value = after(network.convolutions[conv], scale, shift)
         becomes = {conv: (value, input_of(conv))}
         between = tuple(path) if cat is None else (*path, cat)
         return Site(
@@ -93,6 +100,13 @@ class TokenBias(Law):
             rewritten,
             tuple(n for n in between if n not in rewritten),
         )
+
+    def _full(self, network: Network, source: Node, constant: Tensor) -> Tensor:
+        """The constant for each entry of one image, (1, ...)."""
+        shape = network.hint(source)
+        if constant.dim() == len(shape) and len(constant) != 1:
+            raise FoldRefused(self.name, "the constant differs within the batch")
+        return constant.expand(1, *shape[1:])
 
 
 @final

@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule, Node, Tracer
 from torch.nn import Module, Parameter
 
 from ..affine import AffineConv
 from ..geometry import Site
 from ..nn import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from ..tying import Tying, Untied, parse
+from .casts import implicit
 from .convolutions import KINDS
 from .graph import Network, layer_name
 from .laws import input_of
@@ -54,13 +55,14 @@ def bias_of(
     field = conv.bias.at(conv.site(input_size))
     level = field.flatten(1).mean(1)
     rest = (field.flatten(1) - level[:, None]).abs().max()
-    size = max(part.abs().max() for part in (field, *_parts(conv)))
+    size = max(part.abs().max() for part in (field, *parts_of(conv)))
     return (TIED, (level,)) if rest <= ROUNDING * torch.finfo(dtype).eps * size else (tying, parameters)
 
 
 def written(network: Network) -> GraphModule:
     """The network's module, with a layer for each convolution that was changed, and nothing unused."""
     module, graph = network.module, network.module.graph
+    implicit(network.casts)
     layers = {node: _layer(network, node) for node in network.nodes if node in network.changed}
     for node in layers:
         node.args = (_padded(network, node),)
@@ -80,7 +82,22 @@ def written(network: Network) -> GraphModule:
     graph.lint()
     module.delete_all_unused_submodules()
     module.recompile()
-    return module
+    return _ordinary(module)
+
+
+def _ordinary(module: GraphModule) -> GraphModule:
+    """An exported module that changes its mode, which does nothing here, and can be pickled.
+
+    What it does for inputs that are modules goes; the check of the inputs' sizes stays.
+    """
+    for name in ("train", "eval"):
+        vars(module).pop(name, None)
+    for hooks in (module._forward_pre_hooks, module._forward_hooks):
+        for key in [key for key, hook in hooks.items() if hook.__name__ == "<lambda>"]:
+            del hooks[key]
+    # Unpickling traces the code again, for which export's own tracer is not made.
+    vars(module)["_tracer_cls"] = Tracer
+    return module.eval()
 
 
 def _in_place(module: GraphModule) -> None:
@@ -153,6 +170,8 @@ def _is_uneven(conv: AffineConv) -> bool:
     return any(before != after for before, after in conv.geometry.pads)
 
 
-def _parts(conv: AffineConv) -> list[Tensor]:
+def parts_of(conv: AffineConv) -> list[Tensor]:
+    """What the bias is the sum of."""
     taps = [] if conv.bias.tap is None else [conv.bias.tap]
-    return [*conv.bias.maps, *taps]
+    others = [parameter for _, parameters in conv.bias.others for parameter in parameters]
+    return [*conv.bias.maps, *taps, *others]

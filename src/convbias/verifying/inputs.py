@@ -4,14 +4,62 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
+from ..errors import ShapeError
+
+# For each input its axes that may have any size.
+Axes = list[Mapping[int, Any]]
 STATISTICS = ("running_mean", "running_var")
+
+
+def checked(example_inputs: Sequence[Tensor] | Tensor) -> tuple[Tensor, ...]:
+    """The tensors that a network is called with. Raises ValueError for anything else, and for empty ones."""
+    if isinstance(example_inputs, Tensor):
+        example_inputs = (example_inputs,)
+    given: Any = example_inputs
+    if not isinstance(given, Sequence) or not given:
+        raise ValueError(f"example_inputs={_told(given)}: must be a tensor, or a sequence of tensors")
+    for i, x in enumerate(given):
+        if not isinstance(x, Tensor):
+            raise ValueError(
+                f"example_inputs[{i}]={_told(x)}: must be a tensor; let a module of yours give the network "
+                "its other arguments"
+            )
+        if not x.numel():
+            raise ValueError(
+                f"example_inputs[{i}]: is empty, {tuple(x.shape)}; nothing can be computed of it"
+            )
+    return tuple(given)
+
+
+def dynamic_axes(dynamic_shapes: Any, examples: Sequence[Tensor]) -> Axes | None:
+    """The axes of each input that may have any size, from the words of ``torch.export.export``.
+
+    Raises ShapeError for another number of entries than of inputs, and for an axis that an input lacks.
+    """
+    if dynamic_shapes is None:
+        return None
+    given: Any = (
+        list(dynamic_shapes.values()) if isinstance(dynamic_shapes, Mapping) else list(dynamic_shapes)
+    )
+    if len(given) != len(examples):
+        rule = f"needs one entry for each of the {len(examples)} inputs"
+        raise ShapeError("dynamic_shapes", dynamic_shapes, rule)
+    found: Axes = []
+    for axes, x in zip(given, examples, strict=True):
+        moving: Mapping[int, Any] = axes if isinstance(axes, Mapping) else dict(enumerate(axes or ()))
+        for axis in moving:
+            if not -x.dim() <= axis < x.dim():
+                rule = f"axis {axis} is none of an input {tuple(x.shape)}"
+                raise ShapeError("dynamic_shapes", dynamic_shapes, rule)
+        found.append({axis % x.dim(): size for axis, size in moving.items() if size is not None})
+    return found
 
 
 def cases(examples: Sequence[Tensor], sizes: Sequence[tuple[int, ...]]) -> Iterator[tuple[str, list[Tensor]]]:
@@ -68,6 +116,12 @@ def randomised(model: Module, seed: int = 0) -> Module:
                 if isinstance(parameter, Tensor):
                     parameter.copy_(0.5 + torch.rand(parameter.shape, generator=generator))
     return changed
+
+
+def _told(value: object) -> str:
+    """What a person recognises a wrong argument by."""
+    text = repr(value)
+    return text if len(text) < 80 else f"a {type(value).__name__}"
 
 
 def _random(example: Tensor, size: tuple[int, ...], generator: torch.Generator, scale: float = 1.0) -> Tensor:

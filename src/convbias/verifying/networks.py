@@ -18,7 +18,8 @@ from torch.utils import _pytree as pytree
 
 from ..errors import DataError, extra
 
-Named = dict[str, Tensor]
+# Tensors, and whatever else a module returns.
+Named = dict[str, Any]
 # The size of an axis of an image that a file leaves open.
 OPEN = 64
 DTYPES = {
@@ -60,13 +61,11 @@ class ModuleNetwork(Network):
     def __call__(self, inputs: Sequence[Tensor]) -> Named:
         given = self.module(*inputs)
         leaves = pytree.tree_leaves(given)
-        return {
-            f"output {i}" if len(leaves) > 1 else "output": y
-            for i, y in enumerate(leaves)
-            if isinstance(y, Tensor)
-        }
+        return {f"output {i}" if len(leaves) > 1 else "output": _value(y) for i, y in enumerate(leaves)}
 
     def in_double(self) -> Network | None:
+        if any(tensor.is_complex() for tensor in self._tensors()):
+            return None  # Module.double leaves complex numbers as they are
         try:
             with warnings.catch_warnings():
                 # torch copies its own tree specs in a way that it warns of.
@@ -77,8 +76,11 @@ class ModuleNetwork(Network):
 
     @property
     def epsilon(self) -> float:
-        tensors = [*self.module.parameters(), *self.module.buffers()]
-        return max((torch.finfo(t.dtype).eps for t in tensors if t.is_floating_point()), default=0.0)
+        numbers = (t for t in self._tensors() if t.is_floating_point() or t.is_complex())
+        return max((torch.finfo(t.dtype).eps for t in numbers), default=0.0)
+
+    def _tensors(self) -> list[Tensor]:
+        return [*self.module.parameters(), *self.module.buffers()]
 
 
 @final
@@ -131,6 +133,11 @@ class OnnxNetwork(Network):
     @property
     def epsilon(self) -> float:
         return torch.finfo(torch.float32).eps
+
+
+def _value(leaf: Any) -> Any:
+    """A tensor where the leaf of a module's output is a number."""
+    return torch.as_tensor(leaf) if isinstance(leaf, (bool, int, float, complex)) else leaf
 
 
 def network(model: Any) -> Network:

@@ -39,11 +39,13 @@ class Verdict:
     """Whether two networks are the same function, as far as the ``cases`` can tell. True if they are.
 
     ``tolerance`` is the largest difference that counts as rounding, ``dtype`` what was computed in.
+    ``skipped`` names the inputs that the first network itself does not take.
     """
 
     cases: tuple[Case, ...]
     tolerance: float
     dtype: str
+    skipped: tuple[str, ...] = ()
 
     @property
     def same(self) -> bool:
@@ -66,7 +68,7 @@ class Verdict:
         if self.same:
             return (
                 f"the same function: {len(self.cases)} cases in {self.dtype}, at most {self.worst.apart:.2g} "
-                f"apart (rounding: {self.tolerance:.2g})"
+                f"apart (rounding: {self.tolerance:.2g}){self._skipped()}"
             )
         lines = [f"not the same function: {len(self.differing)} of {len(self.cases)} cases differ"]
         for case in sorted(self.differing, key=lambda case: (not case.failure, -case.apart))[:5]:
@@ -76,7 +78,11 @@ class Verdict:
                 f"most at {case.worst}"
             )
             lines.append(f"  {case.name}, {size}: {told}")
-        return "\n".join(lines)
+        return "\n".join(lines) + self._skipped()
+
+    def _skipped(self) -> str:
+        names = ", ".join(dict.fromkeys(self.skipped))
+        return f"; not compared, for the first network fails: {names}" if names else ""
 
     def to_dict(self) -> dict[str, Any]:
         """The same for JSON."""
@@ -84,15 +90,22 @@ class Verdict:
 
 
 def compared(
-    name: str, inputs: Sequence[Tensor], first: Mapping[str, Tensor], second: Mapping[str, Tensor]
+    name: str, inputs: Sequence[Tensor], first: Mapping[str, Any], second: Mapping[str, Any]
 ) -> Case:
-    """The case of two networks' outputs by name, for ``inputs``."""
+    """The case of two networks' outputs by name, for ``inputs``.
+
+    Whole numbers, and whatever is no tensor, must be equal.
+    """
     sizes = [tuple(x.shape) for x in inputs]
     if len(first) != len(second):
         return Case(name, sizes, failure=f"{len(first)} outputs, and {len(second)}")
     border = interior = 0.0
     worst = ""
     for (label, a), b in zip(first.items(), second.values(), strict=True):
+        if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+            if type(a) is not type(b) or a != b:
+                return Case(name, sizes, failure=f"{label} is {_told(a)}, and {_told(b)}")
+            continue
         if a.shape != b.shape:
             return Case(name, sizes, failure=f"{label} is {tuple(a.shape)}, and {tuple(b.shape)}")
         apart = _apart(a, b)
@@ -115,13 +128,20 @@ def compared(
 
 
 def _apart(a: Tensor, b: Tensor) -> Tensor:
-    """Differences relative to the largest of ``a``; infinite where only one is finite."""
-    a, b = a.double(), b.double()
+    """Differences relative to the largest of ``a``: infinite where only one is finite, 1 of whole numbers."""
+    if not any(x.is_floating_point() or x.is_complex() for x in (a, b)):
+        return (a != b).double()
+    wide = torch.complex128 if a.is_complex() or b.is_complex() else torch.float64
+    a, b = a.to(wide), b.to(wide)
     finite = a.isfinite() & b.isfinite()
     apart = torch.where(finite, (a - b).abs(), torch.inf)
     apart[(a == b) | (a.isnan() & b.isnan())] = 0
     largest = torch.where(a.isfinite(), a.abs(), 0).max().item() if a.numel() else 0.0
     return apart / largest if largest else apart
+
+
+def _told(value: Any) -> str:
+    return f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
 
 
 def _interior(values: Tensor) -> tuple[slice, ...] | None:
