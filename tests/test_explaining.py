@@ -499,3 +499,65 @@ def test_the_page_is_written_whole(tmp_path: Path) -> None:
     assert (tmp_path / "page.html").read_text("utf-8") == html()
     with pytest.raises(OutputError, match="cannot be written"):
         write(tmp_path / "missing" / "page.html")
+
+
+def test_large_numbers_keep_their_digits(page: Page) -> None:
+    page.locator("#input input[data-y='3'][data-x='3']").first.fill("1234")
+    page.locator("#filter input[data-y='1'][data-x='1']").first.fill("1")
+    page.wait_for_function("document.getElementById('formula').textContent.includes('1·1234')")
+    said = page.locator("body").inner_text()
+    assert re.search(r"= 123\d\.\d", said)
+    assert "1240" not in said
+    page.evaluate("location.hash = 'gain=-1'")
+    page.wait_for_function("document.body.innerText.includes('\u22121.38')")
+    assert "\u22121.37" not in page.locator("body").inner_text()
+
+
+def test_numbers_that_a_link_could_not_hold_are_not_taken(page: Page) -> None:
+    box = page.locator("#input input[data-y='0'][data-x='0']").first
+    for text in ("1e9", "1e308", "0x10", "abc", ""):
+        box.fill(text)
+        assert box.get_attribute("aria-invalid") == "true", text
+    box.fill("-2.5e1")
+    assert box.get_attribute("aria-invalid") == "false"
+
+
+def test_a_grid_of_numbers_is_one_stop_of_the_tab_key(page: Page) -> None:
+    for grid in ("#input", "#filter"):
+        for one in page.locator(f"{grid} .grid, {grid}.grid").all():
+            assert one.locator("input[tabindex='0']").count() == 1
+    first = page.locator("#input input[tabindex='0']").first
+    first.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#input input[tabindex='0']").first.get_attribute("data-y") == "1"
+    assert page.evaluate("document.activeElement.dataset.x") == "1"
+
+
+def test_the_intercept_follows_the_pointer(page: Page) -> None:
+    plot = page.locator("#amplitude-plot")
+    box = plot.bounding_box()
+    assert box is not None
+
+    def knob() -> tuple[float, float]:
+        here = plot.locator(".intercept").bounding_box()
+        assert here is not None
+        return here["x"] + here["width"] / 2, here["y"] + here["height"] / 2
+
+    x, y = knob()
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for step in range(1, 7):
+        page.mouse.move(x, y - step)
+    page.wait_for_timeout(50)
+    assert abs(knob()[1] - (y - 6)) < 2.5
+    page.mouse.up()
+
+
+def test_the_formula_is_shown_whole(page: Page) -> None:
+    for width, link in ((1280, "kernel=5&channels=2&padding=2&bias=tap"), (360, "kernel=3")):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.evaluate("(link) => (location.hash = link)", link)
+        page.wait_for_timeout(50)
+        shown = page.evaluate("[formula.scrollHeight - formula.clientHeight]")
+        assert shown[0] <= 1

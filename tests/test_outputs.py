@@ -66,3 +66,16 @@ def test_a_failure_leaves_the_old_file_and_no_other(
 def test_a_folder_that_is_gone(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"gone.a\.txt: cannot be written \(No such file"):
         write_whole(tmp_path / "gone" / "a.txt", lambda file: file.touch())
+
+
+def test_a_device_stays_and_a_link_is_followed(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OutputError, match="pipe: is no ordinary file"):
+        write_whole(pipe, lambda file: file.write_text("new"))
+    assert pipe.is_fifo()
+    link = tmp_path / "link.txt"
+    link.symlink_to(tmp_path / "real.txt")
+    write_whole(link, lambda file: file.write_text("new"))
+    assert link.is_symlink()
+    assert (tmp_path / "real.txt").read_text() == "new"

@@ -194,3 +194,24 @@ def test_a_model_is_drawn_as_its_layers_fields_and_as_the_parts_of_its_outputs()
     with torch.no_grad():
         np.testing.assert_allclose(rows[1], layer(x)[2, 1], atol=1e-5)
     np.testing.assert_allclose(sum(rows[3::2]), rows[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_left_out_of_the_scale(wrong: float) -> None:
+    field = torch.linspace(-2, 2, 36).reshape(1, 6, 6)
+    field[0, 2, 2] = wrong
+    figure = bias_fields({"untied": {"": field}})
+    assert images(figure)[0].images[0].norm.vmax == pytest.approx(2, rel=0.01)
+
+
+def test_wrong_arguments_of_plots(tmp_path: Path) -> None:
+    with pytest.raises(ShapeError, match="different numbers of filters in 'l'"):
+        bias_fields({"a": {"l": torch.ones(2, 4, 4)}, "b": {"l": torch.ones(5, 9, 9)}})
+    parts = convbias.decompose(torch.nn.Conv2d(1, 2, 3), torch.randn(2, 1, 8, 8))
+    with pytest.raises(ShapeError, match="image=5: there are 2 of them"):
+        part_maps(parts, image=5)
+    figure = bias_fields({"a": {"l": torch.ones(2, 4, 4)}})
+    for name in ("x", "x.xyz"):
+        with pytest.raises(convbias.errors.OutputError, match="must end in a format, such as"):
+            save(figure, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []

@@ -34,7 +34,9 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
     Raises OutputError where the file cannot be written; what was there before stays.
     """
-    unfinished = None
+    path, unfinished = path.resolve(), None  # a link stays, and what it leads to is written
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OutputError(path, "is no ordinary file; choose another name")
     try:
         # The suffix stays, for writers that go by it.
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Module
@@ -52,6 +53,10 @@ def bias_fields(
     for layers in pictures.values():
         for name, picture in layers.items():
             by_layer.setdefault(name, []).append(picture)
+    for name, of_layer in by_layer.items():
+        if len({len(picture) for picture in of_layer}) > 1:
+            counts = [len(picture) for picture in of_layer]
+            raise ShapeError("fields", counts, f"the rows have different numbers of filters in {name!r}")
     if not by_layer:
         raise ShapeError("fields", dict(fields), "has no bias field; a layer with a bias is needed")
     kept = sorted(by_layer, key=lambda name: -_spread(by_layer[name]).max().item())[:LAYERS]
@@ -98,6 +103,8 @@ def part_maps(parts: Mapping[str, Decomposition], image: int = 0) -> Figure:
     """
     rows: dict[str, dict[str, Tensor]] = {}
     for layer, found in parts.items():
+        if not -len(found.total) <= image < len(found.total):
+            raise ShapeError("image", image, f"there are {len(found.total)} of them, counted from 0")
         whole = found.total[image]
         rows.setdefault("total", {})[layer] = whole
         rows.setdefault("data", {})[layer] = found.data[image]
@@ -115,8 +122,10 @@ def _draw(
     coordinates: Sequence[Coordinates],
 ) -> None:
     """One layer: its ``channels`` in the columns of ``block``, a field or none for each row, one scale."""
-    sizes = torch.cat([row[list(channels)].abs().flatten() for row in rows if row is not None])
-    limit = float(sizes.float().quantile(QUANTILE)) or 1.0
+    sizes = torch.cat([row[list(channels)].abs().flatten() for row in rows if row is not None]).float()
+    finite = sizes[sizes.isfinite()].numpy()
+    # torch's quantile takes no more than 16 million numbers.
+    limit = (float(np.quantile(finite, QUANTILE)) if finite.size else 0.0) or 1.0
     scale = Normalize(-limit, limit)
     for number, (axes, row) in enumerate(zip(block, rows, strict=True)):
         for axis, channel in zip(axes, channels, strict=True):
@@ -171,7 +180,7 @@ def _ends(values: Sequence[float]) -> list[str]:
 
 def _spread(pictures: Sequence[Tensor]) -> Tensor:
     """How much each channel varies over space, at most."""
-    return torch.stack([p.float().flatten(1).std(1, correction=0) for p in pictures]).amax(0)
+    return torch.stack([p.float().flatten(1).nan_to_num().std(1, correction=0) for p in pictures]).amax(0)
 
 
 def _most_varied(pictures: Sequence[Tensor]) -> list[int]:

@@ -1,6 +1,7 @@
 // Grids of numbers: the input and the filter, which can be written, the products, and the output.
 import { range } from "./arithmetic.js";
 import { largest, paint } from "./colours.js";
+import { LARGEST } from "./state.js";
 import { cell } from "./words.js";
 
 /** An element with attributes and children. */
@@ -45,11 +46,14 @@ export function editable(host, rows, { around = 0, label, limit = largest(rows),
     },
     around,
   );
+  // One stop of the tab key for the whole grid; arrow keys lead on.
+  const stop = host.querySelector(`input[data-y="${host.stop?.[0]}"][data-x="${host.stop?.[1]}"]`) ?? host.querySelector("input");
   made.forEach((row, y) =>
     row.forEach((holder, x) => {
       const box = holder.firstElementChild;
       if (!box) return;
       const value = rows[y - around][x - around];
+      box.tabIndex = box === stop ? 0 : -1;
       paint(box, value, limit);
       if (document.activeElement !== box) box.value = cell(value);
       box.setAttribute("aria-label", `${label}, row ${y - around}, column ${x - around}`);
@@ -60,16 +64,23 @@ export function editable(host, rows, { around = 0, label, limit = largest(rows),
   return made;
 }
 
+const DECIMAL = /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i;
+
 /** Typing, arrow keys, and drawing by dragging: a stroke that starts on a bright cell rubs out. */
 function listen(host) {
   host.dataset.listens = "yes";
   const place = (box) => [Number(box.dataset.y), Number(box.dataset.x)];
   let stroke = null;
-  host.addEventListener("focusin", ({ target }) => target.select?.());
+  host.addEventListener("focusin", ({ target }) => {
+    if (target.tagName !== "INPUT") return;
+    for (const box of host.querySelectorAll("input")) box.tabIndex = box === target ? 0 : -1;
+    host.stop = place(target);
+    target.select();
+  });
   host.addEventListener("input", ({ target }) => {
     const text = target.value.replace("−", "-").replace(",", ".").trim();
     const value = Number(text);
-    const right = text !== "" && Number.isFinite(value);
+    const right = DECIMAL.test(text) && Math.abs(value) <= LARGEST;
     target.setAttribute("aria-invalid", String(!right));
     if (right) host.write([[...place(target), value]]);
   });
@@ -87,7 +98,7 @@ function listen(host) {
   });
   if (!host.classList.contains("drawn")) return;
   host.addEventListener("pointerdown", (event) => {
-    if (event.target.tagName !== "INPUT") return;
+    if (event.target.tagName !== "INPUT" || event.button) return;
     stroke = { from: event.target, value: Number(event.target.value.replace("−", "-")) > 0.5 ? 0 : 1, started: false };
     event.target.releasePointerCapture?.(event.pointerId);
   });

@@ -12,6 +12,9 @@ const PACE = 450;
 let state = DEFAULT;
 let playing = null;
 let frame = null;
+// How much the amplitude plot shows upwards; while its intercept is dragged, it stays.
+let plotScale = 1;
+let heldScale = null;
 
 /** Go to another state, if there is one with these choices, and show it. */
 function set(change) {
@@ -35,7 +38,8 @@ function show() {
   const [f, y, x] = state.at;
   const terms = products(full, state.at);
   const slope = sumAt({ ...full, gain: 1 }, state.at);
-  const scale = AMPLITUDE * Math.abs(slope) + Math.max(LIMITS.b, ...WAYS.map((way) => Math.abs(byWay[way].field[f][y][x])));
+  plotScale = heldScale ?? AMPLITUDE * Math.abs(slope) + Math.max(LIMITS.b, ...WAYS.map((way) => Math.abs(byWay[way].field[f][y][x])));
+  const scale = plotScale;
   showControls();
   showQuestion(full, byWay, terms);
   showGrids(full, shown, terms);
@@ -219,7 +223,10 @@ function connect() {
     });
   }
   $("play").addEventListener("click", () => play(!playing));
-  $("reset").addEventListener("click", () => set({ ...DEFAULT, own: { input: undefined, filter: undefined, map: undefined } }));
+  $("reset").addEventListener("click", () => {
+    play(false);
+    set({ ...DEFAULT, own: { input: undefined, filter: undefined, map: undefined } });
+  });
   $("copy-program").addEventListener("click", () => copy(program(numbers(state)), "The program"));
   $("copy-link").addEventListener("click", () => copy(`${location.href.split("#")[0]}#${toFragment(state)}`, "The link"));
   drag($("amplitude-plot"));
@@ -234,6 +241,8 @@ function drag(svg) {
   let held = null;
   const rounded = (value, limit) => Math.max(-limit, Math.min(limit, Math.round(value * 20) / 20));
   svg.addEventListener("pointerdown", (event) => {
+    if (event.button) return;
+    heldScale = plotScale;
     held = event.target.classList.contains("intercept") ? "intercept" : "amplitude";
     svg.setPointerCapture(event.pointerId);
     move(event);
@@ -247,13 +256,15 @@ function drag(svg) {
     const [f, y, x] = state.at;
     if (held === "amplitude") return set({ gain: rounded(axes(width, height, 1).amplitude(at[0]), LIMITS.gain) });
     const slope = rate(full);
-    const values = WAYS.map((way) => Math.abs(biasField(way, full)[f][y][x]));
-    const scale = AMPLITUDE * Math.abs(sumAt({ ...full, gain: 1 }, state.at)) + Math.max(LIMITS.b, ...values);
     const here = biasField(state.bias, full)[f][y][x];
-    if (slope) setB(rounded(state.b[ownB()] + (axes(width, height, scale).value(at[1]) - here) / slope, LIMITS.b));
+    if (slope) setB(rounded(state.b[ownB()] + (axes(width, height, plotScale).value(at[1]) - here) / slope, LIMITS.b));
   };
   svg.addEventListener("pointermove", move);
-  for (const end of ["pointerup", "pointercancel"]) svg.addEventListener(end, () => (held = null));
+  const release = () => {
+    held = heldScale = null;
+    show();
+  };
+  for (const end of ["pointerup", "pointercancel"]) svg.addEventListener(end, release);
 }
 
 /** Move the window over the image, output by output, until it is stopped. */

@@ -37,9 +37,13 @@ export function amplitudePlot(svg, { slope, intercept, act, gain, scale, handles
     line([[x(-AMPLITUDE), y(z(-AMPLITUDE))], [x(AMPLITUDE), y(z(AMPLITUDE))]], "linear") +
     line(steps.map((a) => [x(a), y(act(z(a)))]), "active");
   if (handles) {
+    const knobs = [
+      `<circle class="amplitude" cx="${x(gain)}" cy="${y(act(z(gain)))}" r="7"/>`,
+      `<circle class="intercept" cx="${x(0)}" cy="${y(intercept)}" r="${handles.intercept ? 7 : 4}"/>`,
+    ];
     drawn +=
-      `<circle class="intercept" cx="${x(0)}" cy="${y(intercept)}" r="${handles.intercept ? 7 : 4}"/>` +
-      `<circle class="amplitude" cx="${x(gain)}" cy="${y(act(z(gain)))}" r="7"/>` +
+      // Where both are at one place the amplitude has its slider, and the intercept can be taken.
+      knobs.join("") +
       `<text x="${x(0) + (slope > 0 ? -10 : 10)}" y="${Math.max(y(intercept) - 8, 12)}" text-anchor="${slope > 0 ? "end" : "start"}">B = ${short(intercept)}</text>`;
   }
   svg.innerHTML = drawn;

@@ -14,7 +14,7 @@ export const CHOICES = {
   bias: WAYS,
 };
 export const LIMITS = { b: 2, gain: 2 };
-const LARGEST = 1e6;
+export const LARGEST = 1e6;
 
 // x and y run from −1 to 1 over the image.
 const PATTERNS = {

@@ -19,14 +19,18 @@ const MINUS = "−";
 
 /** A number in so many digits, without trailing zeros. */
 export function short(value, digits = 3) {
-  const text = String(Number(value.toPrecision(digits)));
+  // Whole digits are never rounded away: one more than there are of them.
+  const whole = Math.abs(value) >= 1 ? Math.floor(Math.log10(Math.abs(value))) + 1 : 0;
+  const text = String(Number(value.toPrecision(Math.min(Math.max(digits, whole + 1), 21))));
   const small = Math.abs(value) < 10 ** -digits ? "0" : text;
   return small.replace("-", MINUS).replace(/^(−?)0\./, "$10.");
 }
 
 /** A number for a cell: two decimals at most, no zero before the point. */
 export function cell(value) {
-  const rounded = Math.abs(value) >= 100 ? Math.round(value) : Math.round(value * 100) / 100;
+  const size = Math.abs(value);
+  // Halves go outwards on both sides of 0, as toPrecision takes them.
+  const rounded = Math.sign(value) * (size >= 100 ? Math.round(size) : Math.round(size * 100) / 100);
   return String(rounded === 0 ? 0 : rounded).replace("-", MINUS).replace(/^(−?)0\./, "$1.");
 }
 
