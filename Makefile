@@ -114,7 +114,7 @@ clean: ## remove the environments, caches and built packages
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment whose Python has gone or is too old is made anew; any other is brought up to date.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt $(wildcard native/*)
 	@if ! $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	    || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 	    $(call make_venv,$(VENV)); \
@@ -126,7 +126,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "==> $(VENV) is ready: $$($(BIN)/python -V), torch $$($(BIN)/python -c \
 	    'from importlib.metadata import version; print(version("torch"))')"
 
-$(OLDEST_STAMP): pyproject.toml constraints.txt
+$(OLDEST_STAMP): pyproject.toml constraints.txt $(wildcard native/*)
 	@$(call make_venv,$(OLDEST_VENV))
 	@echo "==> installing torch $(OLDEST_TORCH) and the tools into $(OLDEST_VENV): some minutes"
 	@sed 's/^torch==.*/torch==$(OLDEST_TORCH)/' constraints.txt > $(OLDEST_VENV)/constraints.txt

@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = (
     *("affine", "folding", "folding_choice", "folding_random", "verifying", "folding_archive"),
-    *("cli_folding", "expanded"),
+    *("cli_folding", "kept"),
 )
 # File, what stands there, and what is put in its place.
 MUTANTS = [
@@ -55,8 +55,8 @@ MUTANTS = [
         "        _again(call, call, call, examples, limit) for",
     ),
     ("verifying/check.py", "        a = randomised(a)\n", "        pass\n"),
-    ("nn/expanded.py", "            and self.states == tuple(map(_state, parameters))\n", ""),
-    ("nn/convnd.py", " and _are_still(bias)", ""),
+    ("nn/kept.py", "            and self.states == tuple(map(_state, tensors))\n", ""),
+    ("nn/kept.py", ", _Steps.taken", ", 0"),
 ]
 
 

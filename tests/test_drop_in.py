@@ -111,7 +111,11 @@ OPTIONS = [(k, o) for kinds, table in ((CONV, FORWARD), (UP, TRANSPOSED)) for k 
 def test_the_same_layer(kind: str, options: dict[str, Any]) -> None:
     theirs, ours = pair(kind, **options)
     assert_same_layer(ours, theirs)
-    x = image(kind, theirs.weight.dtype)
+    with convbias.backend("aten"):
+        assert_same_numbers(ours, theirs, image(kind, theirs.weight.dtype))
+
+
+def assert_same_numbers(ours: Any, theirs: Any, x: Tensor) -> None:
     for input in (x, x[0], x[:0], x.transpose(1, -1).contiguous().transpose(1, -1)):
         results = []
         for layer in (ours, theirs):

@@ -29,6 +29,8 @@ from .nn import (
     retie,
     to_torch,
 )
+from .ops.choice import backend
+from .ops.route import explain_route
 from .tying import Regions, Tying, parse, refines
 from .verifying import Verdict, verify
 
@@ -60,7 +62,9 @@ __all__ = [
     "Tying",
     "TyingError",
     "Verdict",
+    "backend",
     "decompose",
+    "explain_route",
     "fold",
     "functional",
     "param_groups",

@@ -16,7 +16,9 @@ for a tying that cannot be read or had.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -64,8 +66,8 @@ def conv1d(
     >>> conv1d(x, w, ("tap", torch.ones(1, 3)), padding=1)  # added to each entry, then summed
     tensor([[[4., 6., 6., 6., 4.]]])
     """
-    geometry = _geometry(weight, 1, stride, padding, dilation, padding_mode)
-    return _convolution(input, weight, bias, geometry, groups, activation)
+    where = (1, stride, padding, dilation, padding_mode, False, 0)
+    return _convolution(input, weight, bias, where, groups, activation)
 
 
 def conv2d(
@@ -86,8 +88,8 @@ def conv2d(
     >>> conv2d(x, w, torch.randn(4, 6, 6)).shape  # untied: one bias per filter and output location
     torch.Size([2, 4, 6, 6])
     """
-    geometry = _geometry(weight, 2, stride, padding, dilation, padding_mode)
-    return _convolution(input, weight, bias, geometry, groups, activation)
+    where = (2, stride, padding, dilation, padding_mode, False, 0)
+    return _convolution(input, weight, bias, where, groups, activation)
 
 
 def conv3d(
@@ -108,8 +110,8 @@ def conv3d(
     >>> conv3d(x, w, torch.ones(4, 8, 1, 1), activation="relu").shape  # one bias per filter and depth
     torch.Size([4, 8, 8, 8])
     """
-    geometry = _geometry(weight, 3, stride, padding, dilation, padding_mode)
-    return _convolution(input, weight, bias, geometry, groups, activation)
+    where = (3, stride, padding, dilation, padding_mode, False, 0)
+    return _convolution(input, weight, bias, where, groups, activation)
 
 
 def conv_transpose1d(
@@ -130,8 +132,8 @@ def conv_transpose1d(
     >>> conv_transpose1d(x, w, ("tap", torch.ones(1, 3)), stride=2)  # one number per stride phase
     tensor([[[1., 1., 2., 1., 2., 1., 1.]]])
     """
-    geometry = _geometry(weight, 1, stride, padding, dilation, "zeros", True, output_padding)
-    return _convolution(input, weight, bias, geometry, groups, activation)
+    where = (1, stride, padding, dilation, "zeros", True, output_padding)
+    return _convolution(input, weight, bias, where, groups, activation)
 
 
 def conv_transpose2d(
@@ -152,8 +154,8 @@ def conv_transpose2d(
     >>> conv_transpose2d(x, w, torch.ones(4, 8, 8), stride=2).shape
     torch.Size([2, 4, 8, 8])
     """
-    geometry = _geometry(weight, 2, stride, padding, dilation, "zeros", True, output_padding)
-    return _convolution(input, weight, bias, geometry, groups, activation)
+    where = (2, stride, padding, dilation, "zeros", True, output_padding)
+    return _convolution(input, weight, bias, where, groups, activation)
 
 
 def conv_transpose3d(
@@ -174,8 +176,8 @@ def conv_transpose3d(
     >>> conv_transpose3d(x, w, torch.ones(4), stride=2).shape
     torch.Size([2, 4, 8, 8, 8])
     """
-    geometry = _geometry(weight, 3, stride, padding, dilation, "zeros", True, output_padding)
-    return _convolution(input, weight, bias, geometry, groups, activation)
+    where = (3, stride, padding, dilation, "zeros", True, output_padding)
+    return _convolution(input, weight, bias, where, groups, activation)
 
 
 def check_input(input: Tensor, weight: Tensor, geometry: Geometry, groups: int) -> None:
@@ -185,22 +187,26 @@ def check_input(input: Tensor, weight: Tensor, geometry: Geometry, groups: int) 
     """
     if not isinstance(input, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"input={input!r}: must be a tensor, not {type(input).__name__}")
-    dims, transposed, size = geometry.dims, geometry.transposed, list(input.shape)
-    if input.dim() not in (dims + 1, dims + 2):
+    _check_size(input.shape, weight.shape, geometry, groups)
+
+
+def _check_size(size: torch.Size, weight: torch.Size, geometry: Geometry, groups: int) -> None:
+    dims, transposed = geometry.dims, geometry.transposed
+    if len(size) not in (dims + 1, dims + 2):
         raise ShapeError(
             "input",
-            size,
+            list(size),
             f"Expected {dims + 1}D (unbatched) or {dims + 2}D (batched) input to "
-            f"conv{'_transpose' if transposed else ''}{dims}d, but got input of size: {size}",
+            f"conv{'_transpose' if transposed else ''}{dims}d, but got input of size: {list(size)}",
         )
-    channels = weight.shape[0] if transposed else weight.shape[1] * groups
-    if input.shape[-dims - 1] != channels:
+    channels = weight[0] if transposed else weight[1] * groups
+    if size[-dims - 1] != channels:
         kind = "transposed=1" if transposed else f"groups={groups}"
         raise ShapeError(
             "input",
-            size,
-            f"Given {kind}, weight of size {list(weight.shape)}, expected input{size} to have "
-            f"{channels} channels, but got {input.shape[-dims - 1]} channels instead",
+            list(size),
+            f"Given {kind}, weight of size {list(weight)}, expected input{list(size)} to have "
+            f"{channels} channels, but got {size[-dims - 1]} channels instead",
         )
 
 
@@ -212,11 +218,12 @@ def call(
     geometry: Geometry,
     groups: int,
     activation: str,
+    packed: Tensor | None = None,
 ) -> Tensor:
     """The op, for arguments that have been checked."""
     if not torch.compiler.is_compiling():
         # The op's body: what runs at once needs no way through the dispatcher, which takes its time.
-        return run(Call(input, weight, bias, tying, geometry, groups, activation))
+        return run(Call(input, weight, bias, tying, geometry, groups, activation, packed))
     return _OP(
         input,
         weight,
@@ -233,21 +240,89 @@ def call(
     )
 
 
-def _geometry(
+def _convolution(
+    input: Tensor,
     weight: Tensor,
+    bias: BiasLike,
+    where: tuple[Any, ...],
+    groups: int,
+    activation: str | None,
+) -> Tensor:
+    if not isinstance(input, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"input={input!r}: must be a tensor, not {type(input).__name__}")
+    if bias is not None and not isinstance(bias, Tensor):
+        geometry, name, site = _check(input.shape, weight.shape, groups, activation, *where)
+        tensors, tying = _read(bias, site)
+        return call(input, weight, tensors, tying, geometry, groups, name)
+    shape = None if bias is None else bias.shape
+    arguments = (input.shape, weight.shape, shape, groups, activation, *where)
+    if torch.compiler.is_compiling():
+        plan = _plan(*arguments)
+    else:
+        try:
+            plan = _known_plan(*arguments)
+        except TypeError:  # a list, which cannot be looked up
+            plan = _plan(*arguments)
+    return call(
+        input, weight, [] if bias is None else [bias], plan.tying, plan.geometry, groups, plan.activation
+    )
+
+
+class _Plan(NamedTuple):
+    """What follows from the shapes and numbers of a call."""
+
+    geometry: Geometry
+    tying: str
+    activation: str
+
+
+def _plan(
+    input: torch.Size,
+    weight: torch.Size,
+    bias: torch.Size | None,
+    groups: int,
+    activation: str | None,
+    *where: Any,
+) -> _Plan:
+    """For a bias that is None, tied or the field itself."""
+    geometry, name, site = _check(input, weight, groups, activation, *where)
+    if bias is None:
+        return _Plan(geometry, "none", name)
+    full = (site.channels,) if len(bias) == 1 else site.field_shape
+    if len(bias) != len(full) or any(
+        n not in (m, 1) or (n != m and len(bias) == 1) for n, m in zip(bias, full, strict=True)
+    ):
+        raise ShapeError(
+            "bias",
+            list(bias),
+            f"must be ({site.channels},), or have the axes {site.field_shape}, each full or 1; "
+            "for another tying pass (tying, parameters)",
+        )
+    return _Plan(geometry, "tied" if len(bias) == 1 else "untied", name)
+
+
+# To look a plan up takes a tenth of the time of making it, which is longer than a small convolution's.
+_known_plan = functools.lru_cache(maxsize=1024, typed=True)(_plan)
+
+
+def _check(
+    input: torch.Size,
+    weight: torch.Size,
+    groups: int,
+    activation: str | None,
     dims: int,
     stride: Ints,
     padding: str | Ints,
     dilation: Ints,
     padding_mode: str,
-    transposed: bool = False,
-    output_padding: Ints = 0,
-) -> Geometry:
-    if weight.dim() != dims + 2:
-        raise ShapeError("weight", list(weight.shape), f"needs {dims + 2} axes, for {dims}D kernels")
-    return Geometry.of(
+    transposed: bool,
+    output_padding: Ints,
+) -> tuple[Geometry, str, Site]:
+    if len(weight) != dims + 2:
+        raise ShapeError("weight", list(weight), f"needs {dims + 2} axes, for {dims}D kernels")
+    geometry = Geometry.of(
         dims,
-        tuple(weight.shape[2:]),
+        tuple(weight[2:]),
         stride,
         padding,
         dilation,
@@ -255,40 +330,13 @@ def _geometry(
         transposed=transposed,
         output_padding=output_padding,
     )
+    _check_size(input, weight, geometry, groups)
+    channels = weight[1] * groups if transposed else weight[0]
+    return geometry, check_activation(activation), Site.of(channels, geometry, input[-dims:])
 
 
-def _convolution(
-    input: Tensor,
-    weight: Tensor,
-    bias: BiasLike,
-    geometry: Geometry,
-    groups: int,
-    activation: str | None,
-) -> Tensor:
-    check_input(input, weight, geometry, groups)
-    name = check_activation(activation)
-    channels = weight.shape[1] * groups if geometry.transposed else weight.shape[0]
-    site = Site.of(channels, geometry, input.shape[-geometry.dims :])
-    tensors, tying = _plan(bias, site)
-    return call(input, weight, tensors, tying, geometry, groups, name)
-
-
-def _plan(bias: BiasLike, site: Site) -> tuple[list[Tensor], str]:
-    """The op's ``bias`` and ``tying`` for what the user gave."""
-    if bias is None:
-        return [], "none"
-    if isinstance(bias, Tensor):
-        full = (site.channels,) if bias.dim() == 1 else site.field_shape
-        if len(bias.shape) != len(full) or any(
-            n not in (m, 1) or (n != m and bias.dim() == 1) for n, m in zip(bias.shape, full, strict=True)
-        ):
-            raise ShapeError(
-                "bias",
-                list(bias.shape),
-                f"must be ({site.channels},), or have the axes {site.field_shape}, each full or 1; "
-                "for another tying pass (tying, parameters)",
-            )
-        return [bias], "tied" if bias.dim() == 1 else "untied"
+def _read(bias: tuple[str | Tying, Tensor | Sequence[Tensor]], site: Site) -> tuple[list[Tensor], str]:
+    """The op's ``bias`` and ``tying`` for a tying and its parameters."""
     spec, parameters = bias
     tying = parse(spec)
     given = [parameters] if isinstance(parameters, Tensor) else list(parameters)

@@ -7,10 +7,11 @@ output where that input exists. Axes are independent of one another, so everythi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from operator import index
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -209,17 +210,30 @@ class Geometry:
                 masks.append(torch.ones_like(o * t, dtype=torch.bool))
         return tuple(masks)
 
+    def kinds(self, input_size: Sequence[int]) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Per axis the kinds of windows, a bool mask ``(kinds, k)``, and the kind of each output ``(out,)``.
+
+        Windows are of one kind where the same taps are valid.
+
+        >>> Geometry.of(1, kernel_size=3, padding=1).kinds((4,))[0][1].tolist()
+        [0, 2, 2, 1]
+        """
+        return _kinds(self, tuple(input_size))
+
     def convolve(self, input: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1) -> Tensor:
         """torch's own convolution of ``input`` by ``weight`` with this geometry, ``bias`` tied."""
         if self.transposed:
             run = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[self.dims - 1]
             padding = tuple(before for before, _ in self.pads)
             return run(input, weight, bias, self.stride, padding, self.output_padding, groups, self.dilation)
-        run = (F.conv1d, F.conv2d, F.conv3d)[self.dims - 1]
-        padding, around, mode = self._padding
-        if around:
-            input = F.pad(input, around, mode)
+        run = (F.conv1d, F.conv2d, F.conv3d)[len(self.stride) - 1]
+        input, padding = self.padded(input)
         return run(input, weight, bias, self.stride, padding, self.dilation, groups)
+
+    def padded(self, input: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """``input`` with the padding that torch's convolution cannot do by itself, and what is left to it."""
+        padding, around, mode = self._padding
+        return F.pad(input, around, mode) if around else input, padding
 
     @cached_property
     def _padding(self) -> tuple[tuple[int, ...], tuple[int, ...], str]:
@@ -234,6 +248,16 @@ class Geometry:
 
     def _span(self, axis: int) -> int:
         return self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
+
+
+@lru_cache(maxsize=256)
+def _kinds(geometry: Geometry, input_size: tuple[int, ...]) -> tuple[tuple[Tensor, Tensor], ...]:
+    kinds: list[tuple[Tensor, Tensor]] = []
+    for mask in geometry.valid_taps(input_size):
+        unique = cast("Callable[..., tuple[Tensor, Tensor]]", torch.unique)  # pyright: ignore
+        kind, of_output = unique(mask, return_inverse=True, dim=0)
+        kinds.append((kind, of_output.int()))
+    return tuple(kinds)
 
 
 @dataclass(frozen=True)

@@ -106,8 +106,8 @@ class Biased(Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         def apply(tensor: Tensor) -> Tensor:
-            # A field over a volume has the rank of an image, which .to(memory_format=…) would take it for.
-            field = self._site().dims == 3 and not is_lazy(tensor) and tensor.dim() == 4
+            # To .to(memory_format=…) a field is one image: it then lies as the outputs do.
+            field = not is_lazy(tensor) and tensor.dim() == 1 + self._site().dims
             return fn(tensor[None])[0] if field else fn(tensor)
 
         super()._apply(apply, recurse)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -16,10 +17,12 @@ from ..functional import call, check_input
 from ..geometry import Geometry, Site, per_axis
 from ..ops.activations import check_activation
 from ..ops.call import BY_LABEL, field_of
+from ..ops.choice import SMALL
+from ..ops.convolve import pack, worth_packing
 from ..ops.route import may_write
 from ..tying import NoBias, Tying
 from .biased import Biased
-from .expanded import Expanded
+from .kept import Kept, keep
 
 Ints = int | Sequence[int]
 
@@ -62,7 +65,8 @@ class ConvNd(Biased):
         self.activation = activation
         check_activation(activation)
         self._geometry_key: tuple[object, ...] = ()
-        self._expanded: Expanded | None = None
+        self._field: Kept[Tensor] | None = None
+        self._packed: Kept[Tensor] | None = None
         self.geometry()
         # torch.nn reads a truth value: None, 0, 1 and numpy's bools are given too.
         self._set_tying(bool(bias) if bias in (None, 0, 1) else bias, output_size, self.dims)
@@ -138,32 +142,45 @@ class ConvNd(Biased):
 
     def _run(self, input: Tensor, geometry: Geometry) -> Tensor:
         # Each tensor is read once: a parametrisation computes it anew each time.
-        weight, bias, spelling = self.weight, self._bias_arguments(), self._spelling
-        if self._computed and may_write((input, weight, *bias)) and _are_still(bias):
-            bias, spelling = [self._written_out(input, weight, bias, geometry)], "untied"
+        weight, bias, spelling, packed = self.weight, self._bias_arguments(), self._spelling, None
+        keeping = self._computed or input.numel() >= SMALL or weight.numel() >= SMALL
+        if keeping and may_write((input, weight, *bias)):
+            check_input(input, weight, geometry, self.groups)
+            if self._computed:
+                bias, spelling = self._written_out(input, bias, geometry)
+            packed = self._packed_weight(input, weight, geometry)
         return run(
-            *(input, weight, bias, spelling, geometry, self.groups, self.activation or "", self.output_size)
+            *(input, weight, bias, spelling, geometry, self.groups, self.activation or "", self.output_size),
+            packed,
         )
 
-    def _written_out(
-        self, input: Tensor, weight: Tensor, bias: Sequence[Tensor], geometry: Geometry
-    ) -> Tensor:
-        """The bias field, from the last call where it is still the same."""
-        check_input(input, weight, geometry, self.groups)
+    def _written_out(self, input: Tensor, bias: list[Tensor], geometry: Geometry) -> tuple[list[Tensor], str]:
+        """The bias field, from the last call where it is still the same, as an untied bias."""
         size = tuple(input.shape[-self.dims :])
-        if self._expanded is None or not self._expanded.holds(bias, size):
-            field = field_of(bias, self._spelling, Site.of(self.out_channels, geometry, size))
-            self._expanded = Expanded.of(field, bias, size)
-        return self._expanded.field
+        site = Site.of(self.out_channels, geometry, size)
+        self._field = keep(self._field, lambda: field_of(bias, self._spelling, site), bias, size)
+        return (bias, self._spelling) if self._field is None else ([self._field.value], "untied")
+
+    def _packed_weight(self, input: Tensor, weight: Tensor, geometry: Geometry) -> Tensor | None:
+        """The weight as a kernel wants it, where that is worth its memory."""
+        if not worth_packing(input, weight, geometry):
+            return None
+        compute = partial(pack, input, weight, geometry, self.groups)
+        self._packed = keep(self._packed, compute, [weight], [*input.shape, *input.stride()])
+        return None if self._packed is None else self._packed.value
 
     def repack(self) -> None:
         """Forget what was computed from the parameters.
 
-        Where the bias is frozen (``requires_grad=False``) and no gradient is recorded, the field of a tying
-        such as tap is computed once, and again when a parameter changes. Call this after a change that torch
-        does not count: a write to ``.data``.
+        Where no gradient is recorded, the field of a tying such as tap is computed once, and again when a
+        parameter changes; so is a large weight's order of numbers that oneDNN wants. Call this after a change
+        that torch does not count: a write to ``.data``.
         """
-        self._expanded = None
+        self._field = self._packed = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies and files do without what can be computed again.
+        return {**self.__dict__, "_field": None, "_packed": None}
 
     def extra_repr(self) -> str:
         parts = [f"{self.in_channels}, {self.out_channels}"]
@@ -189,11 +206,6 @@ class ConvNd(Biased):
         return ", ".join(parts)
 
 
-def _are_still(parameters: Sequence[Tensor]) -> bool:
-    """Whether torch counts every change of these: fused optimizers, and inference mode, do not."""
-    return not any(p.requires_grad or p.is_inference() for p in parameters)
-
-
 # The checks ask for the input's size, which a symbolic trace does not know: to torch.fx this is one step.
 @torch.fx.wrap
 def run(
@@ -205,6 +217,7 @@ def run(
     groups: int,
     activation: str,
     output_size: tuple[int, ...] | None,
+    packed: Tensor | None,
 ) -> Tensor:
     """The op, for an input that has not been checked and a bias that is for ``output_size``, or for any."""
     check_input(input, weight, geometry, groups)
@@ -217,7 +230,7 @@ def run(
                 f"gives an output of {found}, but the bias of this layer is for {output_size}; "
                 f"resize_({found}) interpolates it, and a tap or grid bias follows the image",
             )
-    return call(input, weight, bias, tying, geometry, groups, activation)
+    return call(input, weight, bias, tying, geometry, groups, activation, packed)
 
 
 def check_channels(in_channels: int, out_channels: int, groups: int) -> None:

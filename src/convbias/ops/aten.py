@@ -3,51 +3,95 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import torch
 from torch import Tensor
 
+from ..tying.base import Summand
 from .activations import ACTIVATIONS, IN_PLACE
 from .call import Call
+from .layout import Order, rows, unflattened
+
+_ops = torch.ops.aten
+
+# gy · act′ from what is saved: the output, or what went into the activations of KEEPING.
+_HAND_BACK: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "relu": lambda gy, y: _ops.threshold_backward(gy, y, 0),
+    "leaky_relu": lambda gy, y: _ops.leaky_relu_backward(gy, y, 0.01, True),
+    "sigmoid": lambda gy, y: _ops.sigmoid_backward(gy, y),
+    "tanh": lambda gy, y: _ops.tanh_backward(gy, y),
+    "gelu": lambda gy, z: _ops.gelu_backward(gy, z),
+    "gelu_tanh": lambda gy, z: _ops.gelu_backward(gy, z, approximate="tanh"),
+    "silu": lambda gy, z: _silu_backward(gy, z) if torch.is_grad_enabled() else _ops.silu_backward(gy, z),
+    "hardswish": lambda gy, z: _ops.hardswish_backward(gy, z),
+}
+
+
+def _silu_backward(gy: Tensor, z: Tensor) -> Tensor:
+    """torch's own has no derivative."""
+    gate = torch.sigmoid(z)
+    return gy * gate * (1 + z * (1 - gate))
 
 
 def composite(call: Call) -> Tensor:
     """A convolution, an addition, an activation: differentiable and transformable in every way."""
-    # Under autocast y is narrower than the parameters and has to stay so.
-    return _steps(call, lambda y, field: y + field.to(y.dtype))
+    return steps(call, call.convolve())
 
 
-def flat(call: Call) -> Tensor:
-    """The same with the field added over rows of a channels_last output, one row for each sample.
-
-    The field's gradient is a sum over the batch, and torch sums rows that lie one after another in memory
-    many times faster than permuted axes.
-    """
-    return _steps(call, _add_to_rows)
-
-
-def _steps(call: Call, add: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    y = call.geometry.convolve(call.input, call.weight, call.tied, call.groups)
+def steps(call: Call, y: Tensor) -> Tensor:
+    """The addition and the activation, each with a result of its own."""
     field = call.field()
     if field is not None:
-        y = add(y, field)
+        # Under autocast y is narrower than the parameters and has to stay so.
+        y = y + field.to(y.dtype)
     return ACTIVATIONS[call.activation](y) if call.activation else y
 
 
-def _add_to_rows(y: Tensor, field: Tensor) -> Tensor:
-    """``y`` (N, C, *out) plus ``field``, each of whose axes is full or 1."""
-    rows = y.movedim(1, -1)
-    if y.is_contiguous() or not rows.is_contiguous():
-        return y + field
-    row = field.expand(y.shape[1:]).movedim(0, -1).flatten()
-    return (rows.flatten(1) + row).view(rows.shape).movedim(-1, 1)
-
-
-def in_place(call: Call) -> Tensor:
-    """The same with the bias and the activation written onto the convolution's fresh output."""
-    y = call.geometry.convolve(call.input, call.weight, call.tied, call.groups)
+def in_place(call: Call, y: Tensor) -> Tensor:
+    """The same, written onto ``y``."""
     field = call.field()
     if field is not None:
         y.add_(field)
-    if not call.activation:
-        return y
-    return IN_PLACE.get(call.activation, ACTIVATIONS[call.activation])(y)
+    return _activated(y, call.activation) if call.activation else y
+
+
+def _activated(z: Tensor, activation: str) -> Tensor:
+    """Onto the input's own memory, where torch has that."""
+    return IN_PLACE.get(activation, ACTIVATIONS[activation])(z)
+
+
+def forward(z: Tensor, order: Order, summands: list[Summand], activation: str, keep: bool) -> Tensor:
+    """``act(z + field)``, written onto ``z``, or beside it where ``z + field`` is to be kept."""
+    for summand in summands:
+        _add(z, order, summand.field().to(z.dtype))
+    if not activation:
+        return z
+    return ACTIVATIONS[activation](z) if keep else _activated(z, activation)
+
+
+def _add(z: Tensor, order: Order, field: Tensor) -> None:
+    if len(z) < 2 or order[-1] or field.numel() < z.numel() // len(z):
+        z.add_(field)
+    else:
+        # Rows that lie alike in memory are added several times faster than permuted axes.
+        rows(z, order).add_(rows(field[None], order))
+
+
+def backward(
+    saved: Tensor | None, gy: Tensor, order: Order, activation: str, summed: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The gradient of ``z`` and, where it is to be ``summed``, that over the batch: of the field."""
+    gz: Any = _HAND_BACK[activation](gy, saved) if activation and saved is not None else gy
+    # Rows that lie one after another are summed many times faster than permuted axes.
+    sums = unflattened(rows(gz, order).sum(0), order, tuple(gz.shape[1:])) if summed else None
+    return gz, sums
+
+
+def reduce(sums: Tensor, order: Order, summand: Summand) -> Tensor:
+    """The gradient of a summand's values from that of the field."""
+    for axis, index in enumerate(summand.index, start=1):
+        shape = list(sums.shape)
+        shape[axis] = summand.values.shape[axis]
+        sums = sums.new_zeros(shape).index_add(axis, index.to(sums.device), sums)
+    return sums.sum_to_size(summand.values.shape)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..geometry import Geometry, Site
 from ..tying import Labelled, Tying, parse
+from ..tying.base import Summand
 from ..tying.labels import gather
 
 BY_LABEL = "labels"
@@ -17,8 +19,7 @@ BY_LABEL = "labels"
 _parsed = functools.cache(parse)
 
 
-@dataclass(frozen=True, eq=False)
-class Call:
+class Call(NamedTuple):
     """``y = act(conv(input, weight) + B)``, where ``tying`` and ``bias`` make ``B``.
 
     A tying by label (regions, symmetries) is spelled "labels" here, and ``bias`` is ``[θ, labels]``: an
@@ -32,20 +33,53 @@ class Call:
     geometry: Geometry
     groups: int
     activation: str
+    # The weight as the kernel wants it, where a layer keeps it so.
+    packed: Tensor | None = None
 
     @property
     def tied(self) -> Tensor | None:
         """The bias that torch's own convolution can add: ``(C,)``, or None."""
         return self.bias[0] if self.tying == "tied" else None
 
-    def field(self) -> Tensor | None:
-        """What remains to be added: the bias field in compact form, or None."""
-        if self.tying in ("none", "tied"):
-            return None
+    @property
+    def fielded(self) -> bool:
+        """Whether there is a field to add, beside what torch's own convolution adds."""
+        return self.tying not in ("none", "tied")
+
+    @property
+    def site(self) -> Site:
+        """Where the bias lives."""
         weight, transposed = self.weight, self.geometry.transposed
         channels = weight.shape[1] * self.groups if transposed else weight.shape[0]
-        size = self.input.shape[-self.geometry.dims :]
-        return field_of(self.bias, self.tying, Site.of(channels, self.geometry, size))
+        return Site.of(channels, self.geometry, self.input.shape[-self.geometry.dims :])
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return (self.input, self.weight, *self.bias)
+
+    def convolve(self) -> Tensor:
+        """The convolution alone, with the bias that torch's own can add."""
+        return self.geometry.convolve(self.input, self.weight, self.tied, self.groups)
+
+    def field(self) -> Tensor | None:
+        """What remains to be added: the bias field in compact form, or None."""
+        if not self.fielded:
+            return None
+        # What a layer or a user wrote out already has nothing to be made of.
+        return self.bias[0] if self.tying == "untied" else field_of(self.bias, self.tying, self.site)
+
+    def summands(self) -> list[Summand]:
+        """What remains to be added, as it is stored."""
+        if not self.fielded:
+            return []
+        if self.tying == BY_LABEL:
+            return [Summand(gather(*self.bias))]
+        return _parsed(self.tying).summands(self.bias, self.site)
+
+
+def recorded(tensors: Sequence[Tensor]) -> bool:
+    """Whether torch records a gradient of what is computed from ``tensors``."""
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
 def field_of(bias: Sequence[Tensor], tying: str, site: Site) -> Tensor:

@@ -1,60 +1,182 @@
-"""Which kernel runs a call."""
+"""Which kernels run a call, and why not the others."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, final
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import aten
-from .call import Call
+from . import aten, convolve, native
+from .call import Call, recorded
+from .choice import SMALL, chosen
+from .epilogue import finish
+from .layout import memory_order
+
+_IS_SMALL = f"the output has fewer than {SMALL} numbers: torch's single steps are as fast"
+
+_PLAIN = frozenset((Tensor, torch.nn.Parameter))
+
+
+@final
+@dataclass(frozen=True)
+class Route:
+    """What ran a call: whose ``convolution`` and ``epilogue`` (field and activation), and why no others."""
+
+    shape: tuple[int, ...]
+    convolution: str
+    epilogue: str
+    not_convolution: dict[str, str]
+    not_epilogue: dict[str, str]
+
+    def __str__(self) -> str:
+        lines = ["×".join(map(str, self.shape))]
+        for part, by, others in (
+            ("convolution", self.convolution, self.not_convolution),
+            ("field and activation", self.epilogue, self.not_epilogue),
+        ):
+            lines.append(f"  {part} by {by}")
+            lines += [f"    not {name}: {reason}" for name, reason in others.items()]
+        return "\n".join(lines)
+
+
+Reasons = dict[str, str | None]
+
+# What runs where nothing else does.
+LAST = ("torch", "steps", "nothing")
+
+_watched: ContextVar[list[Route] | None] = ContextVar("convbias_routes", default=None)
+
+
+def explain_route(function: Callable[..., object], *args: Any, **kwargs: Any) -> list[Route]:
+    """Run ``function(*args, **kwargs)`` and tell which kernels ran each of convbias's convolutions in it.
+
+    ``function`` may be a layer, a model, or one of :mod:`convbias.functional`.
+
+    >>> import torch, convbias
+    >>> layer = convbias.Conv2d(1, 2, 3, bias="untied", output_size=(4, 4))
+    >>> with torch.no_grad():
+    ...     print(explain_route(layer, torch.zeros(1, 1, 6, 6))[0])
+    1×2×4×4
+      convolution by torch
+        not onednn: torch's convolution is as fast, but for 3D images one by one and packed weights
+      field and activation by in_place
+        not onednn: the image is small
+        not native: the output has fewer than 16384 numbers: torch's single steps are as fast
+        not aten: the output has fewer than 16384 numbers: torch's single steps are as fast
+    """
+    routes = list[Route]()
+    token = _watched.set(routes)
+    try:
+        function(*args, **kwargs)
+    finally:
+        _watched.reset(token)
+    return routes
 
 
 def run(call: Call) -> Tensor:
-    """Run ``call`` by the first kernel, fastest first, that does not refuse it; the last refuses nothing."""
-    kernel = next(kernel for kernel, refusal in KERNELS.values() if refusal(call) is None)
-    return kernel(call)
+    """Run ``call`` by the first kernels, fastest first, that do not refuse it; the last refuse nothing."""
+    if _bypass(call.tensors) is not None:
+        y = aten.composite(call)
+    elif call.input.dim() < call.weight.dim():
+        return run(call._replace(input=call.input[None]))[0]
+    else:
+        y = _convolved_and_finished(call)
+    watching = _watched.get()
+    if watching is not None:
+        watching.append(_told(call, y))
+    return y
+
+
+def _convolved_and_finished(call: Call) -> Tensor:
+    if convolve.fused_refusal(call) is None:
+        return convolve.fused(call)
+    y = convolve.convolve(call) if convolve.refusal(call) is None else call.convolve()
+    if not call.fielded and not call.activation:
+        return y
+    for kernel, refusal in EPILOGUES.values():
+        if refusal(call, y) is None:
+            return kernel(call, y)
+    raise AssertionError("single steps refuse nothing")
 
 
 def may_write(tensors: Sequence[Tensor]) -> bool:
     """Whether a call on ``tensors`` may write its output in place, and keep what it computes."""
-    return _refusal(tensors) is None
+    return _bypass(tensors) is None and not recorded(tensors)
 
 
-def _no_writing(call: Call) -> str | None:
-    return _refusal((call.input, call.weight, *call.bias))
+def _told(call: Call, y: Tensor) -> Route:
+    followed = _bypass(call.tensors)
+    fused = followed or convolve.fused_refusal(call)
+    ways: Reasons = {"onednn": None if fused is None else followed or convolve.refusal(call), "torch": None}
+    epilogues: Reasons = {"nothing": None}
+    if call.fielded or call.activation:
+        epilogues = {"onednn": fused}
+        epilogues |= {name: followed or refusal(call, y) for name, (_, refusal) in EPILOGUES.items()}
+    convolution, not_convolution = _first(ways)
+    epilogue, not_epilogue = _first(epilogues)
+    return Route(tuple(y.shape), convolution, epilogue, not_convolution, not_epilogue)
 
 
-def _no_rows(call: Call) -> str | None:
-    """Why the field is not to be added over rows of the output, one for each sample."""
-    followed = _bypass((call.input, call.weight, *call.bias))
-    if followed is not None:
-        return followed
-    if call.tying in ("none", "tied"):
-        return "there is no field to add"
-    if call.input.dim() != call.weight.dim() or len(call.input) < 2:
-        return "there is no batch to sum a gradient over"
+def _first(reasons: Reasons) -> tuple[str, dict[str, str]]:
+    """The first that has no reason against it, and those before it with theirs."""
+    first = next(name for name, reason in reasons.items() if reason is None or name in LAST)
+    before = list(reasons)[: list(reasons).index(first)]
+    return first, {name: str(reasons[name]) for name in before}
+
+
+def _no_native(call: Call, y: Tensor) -> str | None:
+    if y.numel() < SMALL and (chosen() != "native" or not y.numel()):
+        return _IS_SMALL
+    if chosen() == "aten":
+        return "the backend 'aten' is chosen"
+    if y.device.type != "cpu" or y.dtype not in native.TYPES:
+        return "it is for float32, bfloat16 and float16 on the CPU"
+    if call.tying.count("+") >= native.TERMS:
+        return f"it adds up to {native.TERMS} terms"
+    return _not_fresh(y) or native.absence()
+
+
+def _no_aten(call: Call, y: Tensor) -> str | None:
+    if y.numel() < SMALL:
+        return _IS_SMALL
+    return _not_fresh(y)
+
+
+def _not_fresh(y: Tensor) -> str | None:
+    if y._is_view() or memory_order(y) is None:  # pyright: ignore[reportPrivateUsage]
+        return "the output is a view, or its samples are not dense in memory"
     return None
 
 
-def _refusal(tensors: Sequence[Tensor]) -> str | None:
-    """Why the output of a call on ``tensors`` may not be written in place, or None if it may."""
-    followed = _bypass(tensors)
-    if followed is None and torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        return "a gradient is recorded"
-    return followed
+def _no_writing(call: Call, y: Tensor) -> str | None:
+    return "a gradient is recorded" if recorded(call.tensors) else None
+
+
+def _never(call: Call, y: Tensor) -> str | None:
+    return None
+
+
+EPILOGUES: dict[str, tuple[Callable[[Call, Tensor], Tensor], Callable[[Call, Tensor], str | None]]] = {
+    "native": (lambda call, y: finish(y, call.summands(), call.activation, native), _no_native),
+    "aten": (lambda call, y: finish(y, call.summands(), call.activation, aten), _no_aten),
+    "in_place": (aten.in_place, _no_writing),
+    "steps": (aten.steps, _never),
+}
 
 
 def _bypass(tensors: Sequence[Tensor]) -> str | None:
     """Who else follows a call on ``tensors``, and must see each of its steps, or None."""
     if torch.compiler.is_compiling():
         return "torch.compile or torch.export is tracing"
-    if any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors):
+    if not _PLAIN.issuperset(map(type, tensors)):
         return "a tensor subclass takes part"
-    device = tensors[0].device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    device = "cpu" if tensors[0].is_cpu else tensors[0].device.type
+    if (device == "cpu" or torch.amp.is_autocast_available(device)) and torch.is_autocast_enabled(device):
         return "autocast is on"
     return _transform()
 
@@ -68,17 +190,6 @@ def _transform() -> str | None:
             return "forward-mode differentiation is active"
     except AttributeError:
         return "this torch cannot say which transforms are active"
-    if torch.onnx.is_in_onnx_export():
-        return "an ONNX export is running"
+    if torch._C._is_tracing():  # pyright: ignore[reportPrivateUsage]
+        return "torch.jit or an ONNX export is tracing"
     return None
-
-
-def _never(call: Call) -> str | None:
-    return None
-
-
-KERNELS: dict[str, tuple[Callable[[Call], Tensor], Callable[[Call], str | None]]] = {
-    "in_place": (aten.in_place, _no_writing),
-    "flat": (aten.flat, _no_rows),
-    "composite": (aten.composite, _never),
-}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import TyingError
 from ..geometry import Site
-from .base import Parameters, Tying, interpolate, over_places, wide
+from .base import Parameters, Summand, Tying, interpolate, over_places, wide
 from .tap import Tap, project_tied_and_tap
 
 AXIS_NAMES = {1: ("c", "l"), 2: ("c", "h", "w"), 3: ("c", "d", "h", "w")}
@@ -140,6 +140,10 @@ class Sum(Tying):
         for field in fields[1:]:
             total = total + field
         return total
+
+    def summands(self, parameters: Parameters, site: Site) -> list[Summand]:
+        terms = zip(self.terms, parameters, strict=True)
+        return [part for term, bias in terms for part in term.summands([bias], site)]
 
     def project(self, field: Tensor, site: Site) -> list[Tensor]:
         if any(isinstance(term, Tap) for term in self.terms):

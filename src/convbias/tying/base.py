@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,6 +14,25 @@ from ..errors import ShapeError, TyingError
 from ..geometry import Site
 
 Parameters = Sequence[Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Summand:
+    """Part of a bias field as it is stored, so that nothing need be written out to be added.
+
+    The number of filter ``c`` at ``(o₁, …)`` is ``values[c, index[0][o₁], …]``, or ``values[c, o₁, …]`` where
+    there is no ``index``; an axis of length 1 is shared.
+    """
+
+    values: Tensor
+    index: tuple[Tensor, ...] = ()
+
+    def field(self) -> Tensor:
+        """This part in compact form: with ones where an axis is shared."""
+        field = self.values
+        for axis, index in enumerate(self.index, start=1):
+            field = field.index_select(axis, index.to(field.device))
+        return field
 
 
 class Tying(ABC):
@@ -37,6 +57,10 @@ class Tying(ABC):
     @abstractmethod
     def field(self, parameters: Parameters, site: Site) -> Tensor:
         """The bias field in a compact form: with ones where an axis is shared."""
+
+    def summands(self, parameters: Parameters, site: Site) -> list[Summand]:
+        """Parts that add up to the bias field, as they are stored."""
+        return [Summand(self.field(parameters, site))]
 
     @abstractmethod
     def project(self, field: Tensor, site: Site) -> list[Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import ShapeError, TyingError
 from ..geometry import Geometry, Site
-from .base import Parameters, Tying, over_places, per_axis_product, wide
+from .base import Parameters, Summand, Tying, over_places, per_axis_product, wide
 
 
 @final
@@ -41,6 +41,15 @@ class Tap(Tying):
         # Adding to each entry is what a convolution does to a plane of ones.
         ones = taps.new_ones((1, 1, *_input_size(site)))
         return geometry.convolve(ones, taps.unsqueeze(0 if geometry.transposed else 1))[0]
+
+    def summands(self, parameters: Parameters, site: Site) -> list[Summand]:
+        """By classes of windows, which have the same taps valid: nine in an image under a 3×3 kernel."""
+        (taps,) = parameters
+        if _geometry(site).covers:
+            return super().summands(parameters, site)
+        kinds = _geometry(site).kinds(_input_size(site))
+        valid = [mask.to(taps) for mask, _ in kinds]
+        return [Summand(per_axis_product(taps, valid), tuple(index for _, index in kinds))]
 
     def project(self, field: Tensor, site: Site) -> list[Tensor]:
         masks = _masks(field, site)

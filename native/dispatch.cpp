@@ -1,0 +1,76 @@
+// Which instruction set runs: the widest that this machine has. And in how many threads.
+
+#include <pthread.h>
+#include <string.h>
+
+#include "convbias.h"
+#include "kernels.h"
+
+namespace {
+
+struct Instructions {
+    const char* name;
+    bool (*present)();
+    Kernel (*kernel)(int, int);
+    bool (*reduce_term)(const float*, const Field&, int64_t, int64_t, int);
+};
+
+const Instructions ALL[] = {
+#ifdef CONVBIAS_X86
+    {"avx512",
+     [] {
+         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+     },
+     avx512::kernel, avx512::reduce_term},
+    {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, avx2::kernel,
+     avx2::reduce_term},
+#endif
+    {"plain", [] { return true; }, plain::kernel, plain::reduce_term},
+};
+
+const Instructions* widest() {
+    const Instructions* it = ALL;
+    while (!it->present()) it++;
+    return it;
+}
+
+const Instructions* chosen = widest();
+
+// The threads of a parent process are not in its fork, and OpenMP would wait for them.
+bool forked = false;
+const int watched = pthread_atfork(nullptr, nullptr, [] { forked = true; });
+
+int usable(int threads) { return forked || threads < 1 ? 1 : threads; }
+
+}  // namespace
+
+extern "C" {
+
+void convbias_forward(int type, int activation, void* z, void* y, int64_t samples, const Field* field,
+                      int threads) {
+    chosen->kernel(type, activation).forward(z, y, samples, *field, usable(threads));
+}
+
+void convbias_backward(int type, int activation, const void* saved, const void* gy, void* gz, float* sums,
+                       int64_t samples, int64_t places, int threads) {
+    chosen->kernel(type, activation).backward(saved, gy, gz, sums, samples, places, usable(threads));
+}
+
+int convbias_reduce(const float* sums, const Field* field, const int64_t* counts, int threads) {
+    for (int64_t term = 0; term < field->terms; term++)
+        if (!chosen->reduce_term(sums, *field, term, counts[term], usable(threads))) return 0;
+    return 1;
+}
+
+const char* convbias_instructions() { return chosen->name; }
+
+int convbias_use(const char* instructions) {
+    for (const Instructions& known : ALL)
+        if (!strcmp(known.name, instructions) && known.present()) {
+            chosen = &known;
+            return 1;
+        }
+    return 0;
+}
+}

@@ -1,0 +1,251 @@
+// What follows a convolution: its bias field and activation, and their gradients. Compiled once for each
+// instruction set, in a namespace of its own; nothing here may come from a header of the standard library,
+// whose inline functions the linker would share between the instruction sets; C's are safe.
+
+#include <stdlib.h>
+
+#include "activations.h"
+#include "convbias.h"
+#include "kernels.h"
+#include "numbers.h"
+
+namespace CONVBIAS_INSTRUCTIONS {
+namespace {
+
+int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// Numbers of a sample that are worked on at a time: few enough to stay in the first cache with all that is
+// read and written beside them, and the same for any number of threads, so that sums are the same too.
+constexpr int64_t FORWARD_BLOCK = 4096;
+constexpr int64_t BACKWARD_BLOCK = 1024;
+// What is worth a second thread.
+constexpr int64_t GRAIN = 32768;
+
+int64_t places_of(const Field& field) {
+    int64_t places = 1;
+    for (int64_t a = 0; a < field.axes; a++) places *= field.sizes[a];
+    return places;
+}
+
+bool joined(const Term& term, int64_t a, int64_t next_size) {
+    return !term.index[a] && !term.index[a + 1] && term.strides[a] == term.strides[a + 1] * next_size;
+}
+
+// The same field with as few axes as can be: neighbours that every term reads as one are one.
+Field collapsed(Field field) {
+    for (int64_t a = field.axes - 2; a >= 0; a--) {
+        bool all = true;
+        for (int64_t t = 0; t < field.terms; t++) all = all && joined(field.term[t], a, field.sizes[a + 1]);
+        if (!all) continue;
+        field.sizes[a] *= field.sizes[a + 1];
+        field.axes--;
+        for (int64_t t = 0; t < field.terms; t++) field.term[t].strides[a] = field.term[t].strides[a + 1];
+        for (int64_t b = a + 1; b < field.axes; b++) {
+            field.sizes[b] = field.sizes[b + 1];
+            for (int64_t t = 0; t < field.terms; t++) {
+                field.term[t].strides[b] = field.term[t].strides[b + 1];
+                field.term[t].index[b] = field.term[t].index[b + 1];
+            }
+        }
+        // What was at a + 1 is at a now, and keeps its index, which is missing there.
+    }
+    return field;
+}
+
+// Part of a line along the innermost axis: what one term has from `first` on, as `count` numbers.
+struct Line {
+    float* values;
+    int64_t stride, first, count;
+    const int32_t* index;
+};
+
+Line line_of(const Field& field, const Term& term, int64_t begin, int64_t count) {
+    const int64_t inner = field.axes - 1;
+    int64_t rest = begin / field.sizes[inner], offset = 0;
+    for (int64_t a = inner - 1; a >= 0; a--) {
+        const int64_t i = rest % field.sizes[a];
+        rest /= field.sizes[a];
+        offset += term.strides[a] * (term.index[a] ? term.index[a][i] : i);
+    }
+    return {term.values + offset, term.strides[inner], begin % field.sizes[inner], count, term.index[inner]};
+}
+
+void add_line(const Line& line, float* to) {
+    const float* values = line.values;
+    if (line.index) {
+        const int32_t* index = line.index + line.first;
+        for (int64_t i = 0; i < line.count; i++) to[i] += values[line.stride * index[i]];
+    } else if (line.stride == 0) {
+        const float shared = *values;
+#pragma omp simd
+        for (int64_t i = 0; i < line.count; i++) to[i] += shared;
+    } else if (line.stride == 1) {
+        values += line.first;
+#pragma omp simd
+        for (int64_t i = 0; i < line.count; i++) to[i] += values[i];
+    } else {
+        values += line.first * line.stride;
+        for (int64_t i = 0; i < line.count; i++) to[i] += values[i * line.stride];
+    }
+}
+
+// The field's numbers from place `begin` on: where they lie, or else written out to `room`.
+const float* read_field(const Field& field, int64_t begin, int64_t count, float* room) {
+    const Term& first = field.term[0];
+    if (field.terms == 1 && field.axes == 1 && first.strides[0] == 1 && !first.index[0]) return first.values + begin;
+    for (int64_t i = 0; i < count; i++) room[i] = 0;
+    const int64_t inner = field.sizes[field.axes - 1];
+    for (int64_t done = 0; done < count;) {
+        const int64_t run = least(inner - (begin + done) % inner, count - done);
+        for (int64_t t = 0; t < field.terms; t++) add_line(line_of(field, field.term[t], begin + done, run), room + done);
+        done += run;
+    }
+    return room;
+}
+
+template <class Number, int activation>
+void add_and_activate(Number* z, Number* y, const float* field, int64_t count) {
+    if (y) {
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++) {
+            const float sum = read(z[i]) + field[i];
+            write(z + i, sum);
+            write(y + i, activate<activation>(sum));
+        }
+    } else {
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++) write(z + i, activate<activation>(read(z[i]) + field[i]));
+    }
+}
+
+template <class Number, int activation>
+void forward(void* z, void* y, int64_t samples, const Field& given, int threads) {
+    const Field field = collapsed(given);
+    const int64_t places = places_of(field), blocks = (places + FORWARD_BLOCK - 1) / FORWARD_BLOCK;
+    // Small images are shared out by samples too.
+    const int64_t shares = blocks >= 4 * threads ? 1 : least(samples, 4 * threads);
+#pragma omp parallel for num_threads(threads) if (threads > 1 && samples * places > GRAIN) schedule(static)
+    for (int64_t unit = 0; unit < blocks * shares; unit++) {
+        float room[FORWARD_BLOCK];
+        const int64_t begin = unit / shares * FORWARD_BLOCK, count = least(places - begin, FORWARD_BLOCK);
+        const float* added = read_field(field, begin, count, room);
+        const int64_t share = unit % shares, last = samples * (share + 1) / shares;
+        for (int64_t n = samples * share / shares; n < last; n++) {
+            const int64_t at = n * places + begin;
+            add_and_activate<Number, activation>((Number*)z + at, y ? (Number*)y + at : nullptr, added, count);
+        }
+    }
+}
+
+template <class Number, int activation>
+void hand_back_all(const Number* saved, const Number* gy, Number* gz, int64_t count) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++) write(gz + i, hand_back<activation>(read(saved[i]), read(gy[i])));
+}
+
+template <class Number, int activation>
+void backward(const void* saved, const void* gy, void* gz, float* sums, int64_t samples, int64_t places, int threads) {
+    const int64_t blocks = (places + BACKWARD_BLOCK - 1) / BACKWARD_BLOCK;
+#pragma omp parallel for num_threads(threads) if (threads > 1 && samples * places > GRAIN) schedule(static)
+    for (int64_t block = 0; block < blocks; block++) {
+        double totals[BACKWARD_BLOCK];
+        const int64_t begin = block * BACKWARD_BLOCK, count = least(places - begin, BACKWARD_BLOCK);
+        for (int64_t i = 0; i < count; i++) totals[i] = 0;
+        for (int64_t n = 0; n < samples; n++) {
+            const int64_t at = n * places + begin;
+            const Number* g = (const Number*)gy + at;
+            if (activation != NONE) {
+                hand_back_all<Number, activation>((const Number*)saved + at, g, (Number*)gz + at, count);
+                g = (const Number*)gz + at;
+            }
+            if (!sums) continue;
+#pragma omp simd
+            for (int64_t i = 0; i < count; i++) totals[i] += double(read(g[i]));
+        }
+        if (!sums) continue;
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++) sums[begin + i] = float(totals[i]);
+    }
+}
+
+void gather_line(const float* sums, const Line& line, int64_t offset, double* totals) {
+    if (line.index) {
+        for (int64_t i = 0; i < line.count; i++) totals[offset + line.stride * line.index[line.first + i]] += sums[i];
+    } else if (line.stride == 0) {
+        double total = 0;
+#pragma omp simd reduction(+ : total)
+        for (int64_t i = 0; i < line.count; i++) total += double(sums[i]);
+        totals[offset] += total;
+    } else {
+        double* to = totals + offset + line.first * line.stride;
+        if (line.stride == 1) {
+#pragma omp simd
+            for (int64_t i = 0; i < line.count; i++) to[i] += double(sums[i]);
+        } else {
+            for (int64_t i = 0; i < line.count; i++) to[i * line.stride] += double(sums[i]);
+        }
+    }
+}
+
+// The sums over places [begin, end) for the field's one term, added to `totals`, one for each of its values.
+void gather(const float* sums, const Field& field, int64_t begin, int64_t end, double* totals) {
+    const int64_t inner = field.sizes[field.axes - 1];
+    for (int64_t at = begin; at < end;) {
+        const int64_t run = least(inner - at % inner, end - at);
+        const Line line = line_of(field, field.term[0], at, run);
+        gather_line(sums + at, line, line.values - field.term[0].values, totals);
+        at += run;
+    }
+}
+
+Field alone(const Field& field, int64_t term) {
+    Field one = field;
+    one.terms = 1;
+    one.term[0] = field.term[term];
+    return collapsed(one);
+}
+
+template <class Number, int activation>
+constexpr Kernel kernel_of() {
+    return {forward<Number, activation>, backward<Number, activation>};
+}
+
+template <class Number>
+struct Kernels {
+    static constexpr Kernel all[ACTIVATIONS] = {
+        kernel_of<Number, NONE>(),      kernel_of<Number, RELU>(), kernel_of<Number, LEAKY_RELU>(),
+        kernel_of<Number, SIGMOID>(),   kernel_of<Number, TANH>(), kernel_of<Number, GELU>(),
+        kernel_of<Number, GELU_TANH>(), kernel_of<Number, SILU>(), kernel_of<Number, HARDSWISH>(),
+    };
+};
+
+}  // namespace
+
+Kernel kernel(int type, int activation) {
+    switch (type) {
+        case BFLOAT16: return Kernels<Bfloat16>::all[activation];
+        case FLOAT16: return Kernels<Float16>::all[activation];
+        default: return Kernels<float>::all[activation];
+    }
+}
+
+bool reduce_term(const float* sums, const Field& given, int64_t term, int64_t values, int threads) {
+    const Field field = alone(given, term);
+    const int64_t places = places_of(field);
+    // As many partial sums as are worth adding up, whatever the number of threads.
+    const int64_t parts = values * 4 > places ? 1 : least(16, places / (values * 4));
+    double* totals = (double*)calloc(parts * values, sizeof(double));
+    if (!totals) return false;
+#pragma omp parallel for num_threads(threads) if (threads > 1 && places > GRAIN) schedule(static)
+    for (int64_t part = 0; part < parts; part++)
+        gather(sums, field, places * part / parts, places * (part + 1) / parts, totals + part * values);
+    for (int64_t v = 0; v < values; v++) {
+        double total = 0;
+        for (int64_t part = 0; part < parts; part++) total += totals[part * values + v];
+        field.term[0].values[v] = float(total);
+    }
+    free(totals);
+    return true;
+}
+
+}  // namespace CONVBIAS_INSTRUCTIONS

@@ -1,0 +1,68 @@
+"""What a layer computed from its parameters, for as long as they stay what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, final
+
+from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+T = TypeVar("T")
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Kept(Generic[T]):
+    """A ``value`` that was computed from ``tensors`` for images such as ``key`` tells.
+
+    The tensors are held on to, for another may get the memory and the version of a lost one.
+    """
+
+    value: T
+    tensors: tuple[Tensor, ...]
+    states: tuple[tuple[int, int, int], ...]
+    key: tuple[int, ...]
+
+    @classmethod
+    def of(cls, value: T, tensors: Sequence[Tensor], key: Sequence[int]) -> Kept[T]:
+        return cls(value, tuple(tensors), tuple(map(_state, tensors)), tuple(key))
+
+    def holds(self, tensors: Sequence[Tensor], key: Sequence[int]) -> bool:
+        """Whether the value is that of ``tensors``, as they are now, for images such as ``key`` tells."""
+        return (
+            self.key == tuple(key)
+            and len(self.tensors) == len(tensors)
+            and all(mine is given for mine, given in zip(self.tensors, tensors, strict=True))
+            and self.states == tuple(map(_state, tensors))
+        )
+
+
+def keep(
+    kept: Kept[T] | None, compute: Callable[[], T], tensors: Sequence[Tensor], key: Sequence[int]
+) -> Kept[T] | None:
+    """``kept`` where it still holds, else what ``compute`` gives now; None where torch counts no changes."""
+    if any(tensor.is_inference() for tensor in tensors):
+        return None
+    if kept is not None and kept.holds(tensors, key):
+        return kept
+    return Kept.of(compute(), tensors, key)
+
+
+def _state(tensor: Tensor) -> tuple[int, int, int]:
+    """What changes when torch knows that the numbers did."""
+    return tensor.data_ptr(), tensor._version, _Steps.taken
+
+
+class _Steps:
+    """How many steps optimizers have taken: torch does not count what fused ones write."""
+
+    taken = 0
+
+
+def _count(*_: Any) -> None:
+    _Steps.taken += 1
+
+
+register_optimizer_step_post_hook(_count)

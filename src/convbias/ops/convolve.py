@@ -1,0 +1,146 @@
+"""The convolution alone: torch's way, or around it where that is slow.
+
+``torch.ops.mkldnn`` reaches oneDNN's convolutions without what ATen does before and after. It is private, so
+it is tried out before it is relied upon.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..geometry import Geometry
+from .call import Call, recorded
+from .choice import SMALL, chosen
+
+
+def convolve(call: Call) -> Tensor:
+    """The convolution of ``call`` by oneDNN's own operator, which must not have refused it."""
+    weight = call.weight if call.packed is None else call.packed
+    return _as_torchs(call, _onednn(call, weight))
+
+
+def refusal(call: Call) -> str | None:
+    """Why oneDNN's own operator does not convolve ``call``, or None."""
+    if call.packed is None and not (call.geometry.dims == 3 and len(call.input) == 1):
+        return "torch's convolution is as fast, but for 3D images one by one and packed weights"
+    return _not_now(call)
+
+
+def fused(call: Call) -> Tensor:
+    """Convolution, field and activation in one go, which must not have been refused."""
+    geometry, weight = call.geometry, call.weight if call.packed is None else call.packed
+    input, padding = geometry.padded(call.input)
+    return torch.ops.mkldnn._convolution_pointwise.binary(
+        input,
+        call.bias[0][None],
+        weight,
+        None,
+        padding,
+        geometry.stride,
+        geometry.dilation,
+        call.groups,
+        "add",
+        1.0,
+        call.activation or None,
+        [],
+        "",
+    )
+
+
+def fused_refusal(call: Call) -> str | None:
+    """Why oneDNN does not add the field and the activation of ``call`` while it convolves, or None."""
+    if call.tying != "untied" or call.activation not in ("", "relu"):
+        return "it takes an untied field and relu"
+    if len(call.input) != 1 or call.geometry.dims != 2 or call.input.dim() != 4:
+        return "it takes images one by one"
+    if call.input.numel() < SMALL:
+        return "the image is small"
+    field = call.bias[0][None]
+    if not (_is_channels_last(call.input) and _is_channels_last(field)):
+        return "input and field do not both lie in channels_last"
+    if tuple(field.shape[1:]) != call.site.field_shape:
+        return "the field shares an axis"
+    return _not_now(call)
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def _as_torchs(call: Call, y: Tensor) -> Tensor:
+    """``y`` in the layout that torch's own convolution would have given it: packed weights change it."""
+    last = torch.channels_last if call.geometry.dims == 2 else torch.channels_last_3d
+    for given in (call.input, call.weight):
+        if given.is_contiguous(memory_format=last) and not given.is_contiguous():
+            return y
+    return y.contiguous()
+
+
+def _not_now(call: Call) -> str | None:
+    if recorded(call.tensors):
+        return "a gradient is recorded"
+    if chosen() == "aten":
+        return "the backend 'aten' is chosen"
+    return _unfit(call.input, call.weight, call.geometry)
+
+
+def _unfit(input: Tensor, weight: Tensor, geometry: Geometry) -> str | None:
+    if geometry.transposed:
+        return "it is transposed"
+    if input.device.type != "cpu" or weight.dtype != torch.float32 or input.dtype != torch.float32:
+        return "it is for float32 on the CPU"
+    if not input.numel() or not weight.numel():
+        return "there is nothing to convolve"
+    return _missing()
+
+
+def worth_packing(input: Tensor, weight: Tensor, geometry: Geometry) -> bool:
+    """Whether oneDNN's own order of the numbers of ``weight`` is worth its memory for inputs like ``input``.
+
+    It reorders the weight at every call, which counts for images one by one, and where the weight has more
+    numbers than the images.
+    """
+    if geometry.dims != 2 or input.dim() != 4 or chosen() == "aten":
+        return False
+    if input.numel() < SMALL and weight.numel() < SMALL:
+        return False
+    if _unfit(input, weight, geometry) is not None:
+        return False
+    outputs = len(input) * weight.shape[0] * math.prod(geometry.output_size(input.shape[2:]))
+    return len(input) == 1 or weight.numel() > input.numel() + outputs
+
+
+def pack(input: Tensor, weight: Tensor, geometry: Geometry, groups: int) -> Tensor:
+    """``weight`` in the order that oneDNN wants for inputs like ``input``."""
+    given, padding = geometry.padded(input)
+    reorder = torch.ops.mkldnn._reorder_convolution_weight
+    return reorder(weight.detach(), padding, geometry.stride, geometry.dilation, groups, list(given.shape))
+
+
+def _onednn(call: Call, weight: Tensor) -> Tensor:
+    geometry = call.geometry
+    input, padding = geometry.padded(call.input)
+    return torch.ops.mkldnn._convolution_pointwise(
+        input, weight, call.tied, padding, geometry.stride, geometry.dilation, call.groups, "none", [], ""
+    )
+
+
+@functools.cache
+def _missing() -> str | None:
+    """Why oneDNN's operators cannot be used, or None: they are tried on two small convolutions."""
+    try:
+        for run, sides in ((F.conv2d, (5, 6)), (F.conv3d, (4, 5, 6))):
+            x, geometry = torch.ones(1, 2, *sides).cumsum(-1), Geometry.of(len(sides), 3, padding=1)
+            w = torch.ones(3, 2, *geometry.kernel_size).cumsum(-1).cumsum(0)
+            call = Call(x, w, [], "none", geometry, 1, "")
+            weights = [w, pack(x, w, geometry, 1)] if len(sides) == 2 else [w]
+            if any(not torch.allclose(_onednn(call, weight), run(x, w, None, 1, 1)) for weight in weights):
+                return "torch's private oneDNN operators give other numbers in this version"
+    except (AttributeError, RuntimeError, TypeError, NotImplementedError) as error:
+        return f"this torch lacks the private oneDNN operators: {str(error).splitlines()[0]}"
+    return None

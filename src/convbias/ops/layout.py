@@ -1,0 +1,45 @@
+"""How an output lies in memory."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+Order = tuple[int, ...]
+
+
+def memory_order(y: Tensor) -> Order | None:
+    """The axes of a sample of ``y`` (N, C, *out) as they lie in memory, outermost first; the channels are 0.
+
+    None where samples are not dense, one after another, in one of torch's two layouts.
+
+    >>> import torch
+    >>> memory_order(torch.zeros(2, 3, 4, 5).to(memory_format=torch.channels_last))
+    (1, 2, 0)
+    """
+    dims = y.dim() - 2
+    if y.is_contiguous():
+        return tuple(range(dims + 1))
+    if y.movedim(1, -1).is_contiguous():
+        return (*range(1, dims + 1), 0)
+    return None
+
+
+def rows(y: Tensor, order: Order) -> Tensor:
+    """``y`` as a matrix, a sample in each row, of which nothing is copied where ``order`` is its own."""
+    return y.permute(0, *(1 + axis for axis in order)).flatten(1)
+
+
+def like_rows(y: Tensor, order: Order) -> Tensor:
+    """``y`` with its samples in ``order``: itself where they are."""
+    wanted = y.permute(0, *(1 + axis for axis in order))
+    return y if wanted.is_contiguous() else _back(wanted.contiguous(), order)
+
+
+def unflattened(row: Tensor, order: Order, sample: tuple[int, ...]) -> Tensor:
+    """One sample's numbers in ``order`` as (C, *out), without a copy."""
+    lying = row.view([sample[axis] for axis in order])
+    return lying.permute([order.index(axis) for axis in range(len(order))])
+
+
+def _back(lying: Tensor, order: Order) -> Tensor:
+    return lying.permute(0, *(1 + order.index(axis) for axis in range(len(order))))

@@ -1,0 +1,193 @@
+"""convbias's own kernels: a shared library of plain C functions (``native/``), called by raw pointers."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+import os
+import sys
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ..tying.base import Summand
+from .layout import Order, unflattened
+
+NAME = "libconvbias.so"
+VARIABLE = "CONVBIAS_LIBRARY"
+
+TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+_ACTIVATIONS = ("", "relu", "leaky_relu", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu", "hardswish")
+_CODES = {name: code for code, name in enumerate(_ACTIVATIONS)}
+_AXES = 4
+TERMS = 4
+
+
+@final
+class _Term(ctypes.Structure):
+    _fields_ = (
+        ("values", ctypes.c_void_p),
+        ("strides", ctypes.c_int64 * _AXES),
+        ("index", ctypes.c_void_p * _AXES),
+    )
+
+
+@final
+class _Field(ctypes.Structure):
+    _fields_ = (
+        ("axes", ctypes.c_int64),
+        ("sizes", ctypes.c_int64 * _AXES),
+        ("terms", ctypes.c_int64),
+        ("term", _Term * TERMS),
+    )
+
+
+_int, _long, _pointer = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
+_FUNCTIONS = {
+    "convbias_forward": (None, (_int, _int, _pointer, _pointer, _long, _pointer, _int)),
+    "convbias_backward": (
+        None,
+        (_int, _int, _pointer, _pointer, _pointer, _pointer, _long, _long, _int),
+    ),
+    "convbias_reduce": (_int, (_pointer, _pointer, _pointer, _int)),
+    "convbias_instructions": (ctypes.c_char_p, ()),
+    "convbias_use": (_int, (ctypes.c_char_p,)),
+}
+
+
+@functools.cache
+def library() -> ctypes.CDLL | str:
+    """The library, or why there is none."""
+    path = _path()
+    if path is None:
+        return (
+            f"{NAME} was not built; reinstall convbias where there is a C++ compiler with OpenMP "
+            "(Debian: apt install g++)"
+        )
+    try:
+        loaded = ctypes.CDLL(str(path))
+        for name, (result, arguments) in _FUNCTIONS.items():
+            function = getattr(loaded, name)
+            function.restype, function.argtypes = result, arguments
+    except (OSError, AttributeError) as error:
+        return f"{path} cannot be loaded: {error}"
+    return loaded
+
+
+def _path() -> Path | None:
+    given = os.environ.get(VARIABLE)
+    if given:
+        return Path(given)
+    # An editable installation has the package's files in two places.
+    places = [Path(place) / NAME for place in sys.modules[__name__.rpartition(".")[0]].__path__]
+    return next((place for place in places if place.is_file()), None)
+
+
+def absence() -> str | None:
+    """Why there are no own kernels here, or None where there are."""
+    found = library()
+    return found if isinstance(found, str) else None
+
+
+def instructions() -> str:
+    """The instruction set that the own kernels use: "avx512", "avx2" or "plain"."""
+    return _loaded().convbias_instructions().decode()
+
+
+def use(instructions: str) -> None:
+    """Use another instruction set: for tests and comparisons. ValueError where this machine lacks it."""
+    if not _loaded().convbias_use(instructions.encode()):
+        raise ValueError(f"instructions={instructions!r}: this machine or this build of convbias lacks them")
+
+
+def forward(z: Tensor, order: Order, summands: list[Summand], activation: str, keep: bool) -> Tensor:
+    """``act(z + field)``, written onto ``z``, or beside it where ``z + field`` is to be kept."""
+    y = torch.empty_like(z) if keep else None
+    held, field = _field(z, order, summands)
+    _loaded().convbias_forward(
+        TYPES[z.dtype],
+        _CODES[activation],
+        z.data_ptr(),
+        None if y is None else y.data_ptr(),
+        len(z),
+        ctypes.addressof(field),
+        torch.get_num_threads(),
+    )
+    del held
+    return z if y is None else y
+
+
+def backward(
+    saved: Tensor | None, gy: Tensor, order: Order, activation: str, summed: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The gradient of ``z`` and, where it is to be ``summed``, that over the batch: of the field."""
+    sample = tuple(gy.shape[1:])
+    gz = torch.empty_like(gy) if activation else gy
+    sums = gy.new_empty(math.prod(sample), dtype=torch.float32) if summed else None
+    if activation or summed:
+        _loaded().convbias_backward(
+            TYPES[gy.dtype],
+            _CODES[activation],
+            None if saved is None else saved.data_ptr(),
+            gy.data_ptr(),
+            gz.data_ptr(),
+            None if sums is None else sums.data_ptr(),
+            len(gy),
+            math.prod(sample),
+            torch.get_num_threads(),
+        )
+    return gz, None if sums is None else unflattened(sums, order, sample)
+
+
+def reduce(sums: Tensor, order: Order, summand: Summand) -> Tensor:
+    """The gradient of a summand's values from that of the field, which lies in ``order``."""
+    if not summand.index and summand.values.shape == sums.shape:
+        return sums
+    values = torch.empty_like(summand.values, dtype=torch.float32, memory_format=torch.contiguous_format)
+    field = _Field()
+    _set_sizes(field, tuple(sums.shape), order)
+    _set_term(field, 0, values, summand.index, order)
+    count = ctypes.c_int64(values.numel())
+    found = _loaded().convbias_reduce(
+        sums.data_ptr(), ctypes.addressof(field), ctypes.addressof(count), torch.get_num_threads()
+    )
+    if not found:
+        raise MemoryError("no memory for the partial sums of a bias gradient")
+    return values
+
+
+def _field(z: Tensor, order: Order, summands: list[Summand]) -> tuple[list[Tensor], _Field]:
+    """The field as the library reads it, and the tensors that have to live as long."""
+    field, held = _Field(), list[Tensor]()
+    _set_sizes(field, tuple(z.shape[1:]), order)
+    for i, summand in enumerate(summands):
+        values = summand.values.detach().float()
+        held.append(values)
+        _set_term(field, i, values, summand.index, order)
+    return held, field
+
+
+def _set_sizes(field: _Field, sample: tuple[int, ...], order: Order) -> None:
+    field.axes = len(order)
+    for a, axis in enumerate(order):
+        field.sizes[a] = sample[axis]
+
+
+def _set_term(field: _Field, i: int, values: Tensor, index: tuple[Tensor, ...], order: Order) -> None:
+    field.terms = i + 1
+    term, strides = field.term[i], values.stride()
+    term.values = values.data_ptr()
+    for a, axis in enumerate(order):
+        term.strides[a] = 0 if values.shape[axis] == 1 else strides[axis]
+        if index and axis and values.shape[axis] > 1:
+            term.index[a] = index[axis - 1].data_ptr()
+
+
+def _loaded() -> ctypes.CDLL:
+    found = library()
+    if isinstance(found, str):
+        raise RuntimeError(found)
+    return found
