@@ -35,20 +35,10 @@ BUILT = native.absence() is None
 needs_library = pytest.mark.skipif(not BUILT, reason=f"no own kernels: {native.absence()}")
 
 
-def _instruction_sets() -> list[str]:
-    known = []
-    for name in ("avx512", "avx2", "plain") if BUILT else ():
-        try:
-            native.use(name)
-        except ValueError:
-            continue
-        known.append(name)
-    if known:
-        native.use(known[0])
-    return known
+SETS = native.known_instructions() if BUILT else []
 
 
-@pytest.fixture(params=_instruction_sets() or [pytest.param("none", marks=needs_library)])
+@pytest.fixture(params=SETS or [pytest.param("none", marks=needs_library)])
 def instructions(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each instruction set that this machine has."""
     before = native.instructions()
@@ -109,8 +99,8 @@ def test_the_gradient_of_the_gradient(case: Case, monkeypatch: pytest.MonkeyPatc
 
     if layer.activation or layer._computed:
         assert convbias.explain_route(layer, x)[0].epilogue in ("aten", "nothing")
-    assert gradcheck(function, (x, *parameters))
-    assert gradgradcheck(function, (x, *parameters))
+    assert gradcheck(function, (x, *parameters), fast_mode=True)
+    assert gradgradcheck(function, (x, *parameters), fast_mode=True)
 
 
 @needs_library
@@ -300,7 +290,7 @@ def test_nan_and_infinity_are_where_torch_has_them(
     torch.testing.assert_close(y, wanted, rtol=1e-2, atol=1e-6, equal_nan=True)
 
 
-needs_onednn = pytest.mark.skipif(convolve._missing() is not None, reason=str(convolve._missing()))
+needs_onednn = pytest.mark.skipif(convolve.missing() is not None, reason=str(convolve.missing()))
 VOLUMES: list[dict[str, Any]] = [
     {}, {"groups": 2}, {"stride": 2, "padding": 1}, {"padding": 2, "dilation": 2}, {"padding": "same"},
     {"kernel_size": (1, 2, 3), "padding": (0, 1, 1), "groups": 2}, {"bias": "tap", "padding": 1},
@@ -377,7 +367,7 @@ def test_a_large_weight_is_packed_and_the_output_lies_as_torchs(batch: int, chan
 
 
 def test_without_the_private_operators_torchs_own_convolve(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convolve, "_missing", lambda: "they are gone")
+    monkeypatch.setattr(convolve, "missing", lambda: "they are gone")
     layer, x = convbias.Conv3d(2, 3, 3), torch.randn(1, 2, 4, 4, 4)
     with torch.no_grad():
         (taken,) = convbias.explain_route(layer, x)
@@ -423,6 +413,19 @@ if child == 0:
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     assert in_a_process(program).strip() == "2"
+
+
+@needs_library
+@pytest.mark.skipif(sys.platform != "linux", reason="the files mapped into a process are read from /proc")
+def test_the_own_kernels_use_torchs_openmp() -> None:
+    program = (
+        LARGE_CALL
+        + """
+assert convbias.explain_route(run)[0].epilogue == "native"
+print(len({line.split()[-1] for line in open("/proc/self/maps") if "omp" in line.rpartition("/")[2]}))
+"""
+    )
+    assert in_a_process(program).strip() == "1"
 
 
 def test_without_the_library_torchs_kernels_run(tmp_path: Any) -> None:

@@ -9,6 +9,8 @@ Arguments are those of ``torch.nn.functional``, in its order, but for ``bias`` a
 - ``padding_mode``: "zeros", "reflect", "replicate" or "circular", as in the layers.
 - ``activation``: None, "relu", "gelu", "gelu_tanh", "silu", "leaky_relu" (0.01), "hardswish", "sigmoid"
   or "tanh".
+- ``out``: a tensor of the output's shape that it is written to, where no gradient is recorded. Fresh memory
+  of large outputs costs more than a small kernel's convolution.
 
 ``input`` may lack the batch axis. All of them raise ShapeError for sizes that do not fit and TyingError
 for a tying that cannot be read or had.
@@ -28,6 +30,7 @@ from .errors import ShapeError
 from .geometry import Geometry, Site
 from .ops.activations import check_activation
 from .ops.call import Call, as_arguments
+from .ops.into import run_into
 from .ops.route import run
 from .tying import Tying, parse
 from .tying.base import check_shapes
@@ -59,6 +62,7 @@ def conv1d(
     *,
     padding_mode: str = "zeros",
     activation: str | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """1D convolution of ``input`` (N, C_in, L) by ``weight`` (C_out, C_in/groups, k), with any bias.
 
@@ -67,7 +71,7 @@ def conv1d(
     tensor([[[4., 6., 6., 6., 4.]]])
     """
     where = (1, stride, padding, dilation, padding_mode, False, 0)
-    return _convolution(input, weight, bias, where, groups, activation)
+    return _convolution(input, weight, bias, where, groups, activation, out)
 
 
 def conv2d(
@@ -81,6 +85,7 @@ def conv2d(
     *,
     padding_mode: str = "zeros",
     activation: str | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """2D convolution of ``input`` (N, C_in, H, W) by ``weight`` (C_out, C_in/groups, kh, kw), with any bias.
 
@@ -89,7 +94,7 @@ def conv2d(
     torch.Size([2, 4, 6, 6])
     """
     where = (2, stride, padding, dilation, padding_mode, False, 0)
-    return _convolution(input, weight, bias, where, groups, activation)
+    return _convolution(input, weight, bias, where, groups, activation, out)
 
 
 def conv3d(
@@ -103,6 +108,7 @@ def conv3d(
     *,
     padding_mode: str = "zeros",
     activation: str | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """3D convolution of ``input`` (N, C_in, D, H, W) by ``weight`` (C_out, C_in/groups, kd, kh, kw).
 
@@ -111,7 +117,7 @@ def conv3d(
     torch.Size([4, 8, 8, 8])
     """
     where = (3, stride, padding, dilation, padding_mode, False, 0)
-    return _convolution(input, weight, bias, where, groups, activation)
+    return _convolution(input, weight, bias, where, groups, activation, out)
 
 
 def conv_transpose1d(
@@ -125,6 +131,7 @@ def conv_transpose1d(
     dilation: Ints = 1,
     *,
     activation: str | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """1D transposed convolution of ``input`` (N, C_in, L) by ``weight`` (C_in, C_out/groups, k), any bias.
 
@@ -133,7 +140,7 @@ def conv_transpose1d(
     tensor([[[1., 1., 2., 1., 2., 1., 1.]]])
     """
     where = (1, stride, padding, dilation, "zeros", True, output_padding)
-    return _convolution(input, weight, bias, where, groups, activation)
+    return _convolution(input, weight, bias, where, groups, activation, out)
 
 
 def conv_transpose2d(
@@ -147,6 +154,7 @@ def conv_transpose2d(
     dilation: Ints = 1,
     *,
     activation: str | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """2D transposed convolution of ``input`` (N, C_in, H, W) by ``weight`` (C_in, C_out/groups, kh, kw).
 
@@ -155,7 +163,7 @@ def conv_transpose2d(
     torch.Size([2, 4, 8, 8])
     """
     where = (2, stride, padding, dilation, "zeros", True, output_padding)
-    return _convolution(input, weight, bias, where, groups, activation)
+    return _convolution(input, weight, bias, where, groups, activation, out)
 
 
 def conv_transpose3d(
@@ -169,6 +177,7 @@ def conv_transpose3d(
     dilation: Ints = 1,
     *,
     activation: str | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """3D transposed convolution of ``input`` (N, C_in, D, H, W) by ``weight`` (C_in, C_out/groups, …).
 
@@ -177,7 +186,7 @@ def conv_transpose3d(
     torch.Size([2, 4, 8, 8, 8])
     """
     where = (3, stride, padding, dilation, "zeros", True, output_padding)
-    return _convolution(input, weight, bias, where, groups, activation)
+    return _convolution(input, weight, bias, where, groups, activation, out)
 
 
 def check_input(input: Tensor, weight: Tensor, geometry: Geometry, groups: int) -> None:
@@ -219,8 +228,11 @@ def call(
     groups: int,
     activation: str,
     packed: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """The op, for arguments that have been checked."""
+    if out is not None:
+        return run_into(Call(input, weight, bias, tying, geometry, groups, activation, packed), out)
     if not torch.compiler.is_compiling():
         # The op's body: what runs at once needs no way through the dispatcher, which takes its time.
         return run(Call(input, weight, bias, tying, geometry, groups, activation, packed))
@@ -247,13 +259,14 @@ def _convolution(
     where: tuple[Any, ...],
     groups: int,
     activation: str | None,
+    out: Tensor | None,
 ) -> Tensor:
     if not isinstance(input, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"input={input!r}: must be a tensor, not {type(input).__name__}")
     if bias is not None and not isinstance(bias, Tensor):
         geometry, name, site = _check(input.shape, weight.shape, groups, activation, *where)
         tensors, tying = _read(bias, site)
-        return call(input, weight, tensors, tying, geometry, groups, name)
+        return call(input, weight, tensors, tying, geometry, groups, name, out=out)
     shape = None if bias is None else bias.shape
     arguments = (input.shape, weight.shape, shape, groups, activation, *where)
     if torch.compiler.is_compiling():
@@ -263,9 +276,8 @@ def _convolution(
             plan = _known_plan(*arguments)
         except TypeError:  # a list, which cannot be looked up
             plan = _plan(*arguments)
-    return call(
-        input, weight, [] if bias is None else [bias], plan.tying, plan.geometry, groups, plan.activation
-    )
+    tensors = [] if bias is None else [bias]
+    return call(input, weight, tensors, plan.tying, plan.geometry, groups, plan.activation, out=out)
 
 
 class _Plan(NamedTuple):

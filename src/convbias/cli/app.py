@@ -6,7 +6,7 @@ from typing import Annotated
 
 from .. import __version__
 from ..errors import extra
-from . import explain, fold, study, verify
+from . import doctor, explain, fold, study, verify
 
 with extra("study"):
     import typer
@@ -23,6 +23,7 @@ app.command(epilog=explain.EXAMPLES)(explain.explain)
 app.command(epilog=study.EXAMPLES)(study.study)
 app.command(epilog=fold.EXAMPLES)(fold.fold)
 app.command(epilog=verify.EXAMPLES)(verify.verify)
+app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 
 
 def _print_version(asked: bool) -> None:

@@ -19,9 +19,11 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
 }
 
-# The same onto the input's own memory, where torch has it.
+# The same onto the input's own memory.
 IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu_,
+    "gelu": torch.ops.aten.gelu_,
+    "gelu_tanh": lambda y: torch.ops.aten.gelu_(y, approximate="tanh"),
     "silu": lambda y: F.silu(y, inplace=True),
     "leaky_relu": lambda y: F.leaky_relu(y, inplace=True),
     "hardswish": lambda y: F.hardswish(y, inplace=True),

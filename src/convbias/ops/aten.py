@@ -53,12 +53,7 @@ def in_place(call: Call, y: Tensor) -> Tensor:
     field = call.field()
     if field is not None:
         y.add_(field)
-    return _activated(y, call.activation) if call.activation else y
-
-
-def _activated(z: Tensor, activation: str) -> Tensor:
-    """Onto the input's own memory, where torch has that."""
-    return IN_PLACE.get(activation, ACTIVATIONS[activation])(z)
+    return IN_PLACE[call.activation](y) if call.activation else y
 
 
 def forward(z: Tensor, order: Order, summands: list[Summand], activation: str, keep: bool) -> Tensor:
@@ -67,7 +62,7 @@ def forward(z: Tensor, order: Order, summands: list[Summand], activation: str, k
         _add(z, order, summand.field().to(z.dtype))
     if not activation:
         return z
-    return ACTIVATIONS[activation](z) if keep else _activated(z, activation)
+    return (ACTIVATIONS if keep else IN_PLACE)[activation](z)
 
 
 def _add(z: Tensor, order: Order, field: Tensor) -> None:

@@ -68,6 +68,37 @@ def fused_refusal(call: Call) -> str | None:
     return _not_now(call)
 
 
+def add_into(call: Call, out: Tensor) -> None:
+    """Add the convolution of ``call`` to ``out``, and apply relu where it asks for that."""
+    geometry = call.geometry
+    input, padding = geometry.padded(call.input)
+    unary = call.activation if call.activation == "relu" else None
+    torch.ops.mkldnn._convolution_pointwise_.binary(
+        out,
+        input,
+        call.weight,
+        None,
+        padding,
+        geometry.stride,
+        geometry.dilation,
+        call.groups,
+        "add",
+        1.0,
+        unary,
+        [],
+        "",
+    )
+
+
+def into_refusal(call: Call, out: Tensor) -> str | None:
+    """Why oneDNN does not add the convolution of ``call`` to ``out``, or None."""
+    if call.geometry.dims != 2 or call.input.dim() != 4:
+        return "it takes batches of images"
+    if not _is_channels_last(call.input) or not _is_channels_last(out):
+        return "input and output do not both lie in channels_last"
+    return _not_now(call)
+
+
 def _is_channels_last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
@@ -96,7 +127,7 @@ def _unfit(input: Tensor, weight: Tensor, geometry: Geometry) -> str | None:
         return "it is for float32 on the CPU"
     if not input.numel() or not weight.numel():
         return "there is nothing to convolve"
-    return _missing()
+    return missing()
 
 
 def worth_packing(input: Tensor, weight: Tensor, geometry: Geometry) -> bool:
@@ -131,7 +162,7 @@ def _onednn(call: Call, weight: Tensor) -> Tensor:
 
 
 @functools.cache
-def _missing() -> str | None:
+def missing() -> str | None:
     """Why oneDNN's operators cannot be used, or None: they are tried on two small convolutions."""
     try:
         for run, sides in ((F.conv2d, (5, 6)), (F.conv3d, (4, 5, 6))):

@@ -97,6 +97,14 @@ def instructions() -> str:
     return _loaded().convbias_instructions().decode()
 
 
+def known_instructions() -> list[str]:
+    """The instruction sets that this machine and this build have, widest first."""
+    before = instructions()
+    known = [name for name in ("avx512", "avx2", "plain") if _loaded().convbias_use(name.encode())]
+    use(before)
+    return known
+
+
 def use(instructions: str) -> None:
     """Use another instruction set: for tests and comparisons. ValueError where this machine lacks it."""
     if not _loaded().convbias_use(instructions.encode()):

@@ -96,8 +96,11 @@ def _convolved_and_finished(call: Call) -> Tensor:
     if convolve.fused_refusal(call) is None:
         return convolve.fused(call)
     y = convolve.convolve(call) if convolve.refusal(call) is None else call.convolve()
-    if not call.fielded and not call.activation:
-        return y
+    return finished(call, y) if call.fielded or call.activation else y
+
+
+def finished(call: Call, y: Tensor) -> Tensor:
+    """The field and the activation of ``call`` onto its convolution ``y``, which may be written over."""
     for kernel, refusal in EPILOGUES.values():
         if refusal(call, y) is None:
             return kernel(call, y)
