@@ -1,155 +1,154 @@
-"""What an untied bias and ReLU cost beside a bare convolution: python benchmarks/bench_ops.py [--json]
+"""What an untied bias and an activation cost beside a bare convolution, and what others take for it.
 
-Every layer is timed forward (without gradients) and as a training step (forward and all gradients), float32,
-channels_last; all ways of one layer in turn, A B C … C B A, so that what disturbs the machine disturbs all.
-Times are medians in milliseconds; ratios are to `F.conv2d` without a bias, of steps to its own step. A
-way whose answer differs from float64's is shown as wrong.
+    python benchmarks/bench_ops.py [--peers compile onnxruntime openvino] [--markdown] [--json FILE]
 
-    eager tied     F.relu(F.conv2d(x, w, b))
-    eager untied   F.relu(F.conv2d(x, w) + b), b of one sample's shape
-    convbias       convbias.functional.conv2d(x, w, b, activation="relu"), the same b
+Every layer forward (no gradient recorded) and as a training step (forward and all gradients), float32,
+channels_last, all ways in turn. Figures are ratios, of lower fifths over 15 samples, to `F.conv2d` without a
+bias, which is given in milliseconds; of steps, to the same network with a tied bias. A peer whose
+answer differs from float64's is shown as wrong. Peak memory of a step is in `--json`.
+
+Have the machine to yourself. Torch's threads are as many as cores.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
-import platform
-import statistics
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+import warnings
+from pathlib import Path
+from typing import Any
 
 import torch
+from peers import ACTIVATIONS, Layer, Ways, ways
+from timing import awake, machine, milliseconds
 from torch import Tensor
-from torch.nn import functional as F
-
-import convbias
-
-Run = Callable[[], Tensor]
-
-
-@dataclass(frozen=True)
-class Layer:
-    channels: tuple[int, int]
-    kernel: int
-    size: tuple[int, int]
-    stride: int = 1
-    groups: int = 1
-
-    def __str__(self) -> str:
-        kind = "depthwise " if self.groups > 1 else ""
-        size = "×".join(map(str, self.size))
-        return f"{kind}{self.kernel}×{self.kernel} {self.channels[0]}→{self.channels[1]} @{size}"
-
+from torch.profiler import ProfilerActivity, profile
 
 LAYERS = [
     Layer((64, 64), 3, (56, 56)),
     Layer((128, 128), 3, (28, 28)),
     Layer((256, 256), 3, (14, 14)),
     Layer((512, 512), 3, (7, 7)),
+    Layer((512, 2048), 1, (7, 7)),
     Layer((64, 256), 1, (56, 56)),
     Layer((24, 144), 1, (56, 56)),
     Layer((144, 144), 3, (56, 56), groups=144),
     Layer((96, 96), 7, (56, 56), groups=96),
     Layer((3, 64), 7, (224, 224), stride=2),
+    Layer((64, 64), 3, (181, 360)),
     Layer((8, 16), 3, (181, 360)),
+    Layer((4, 8), 3, (721, 1440)),
+    Layer((16, 32), 3, (16, 56, 56)),
 ]
 
 
-def ways(layer: Layer, batch: int, device: str) -> tuple[list[Tensor], dict[str, Run], Tensor]:
-    """The leaves, each way of the layer, and the answer of those with an untied bias."""
-    form = torch.channels_last
-    into, out = layer.channels
-    x = torch.randn(batch, into, *layer.size, device=device).to(memory_format=form)
-    w = torch.randn(out, into // layer.groups, layer.kernel, layer.kernel, device=device)
-    w = (w / w[0].numel() ** 0.5).to(memory_format=form)
-    where = (layer.stride, layer.kernel // 2, 1, layer.groups)
+def measure(layer: Layer, batch: int, given: argparse.Namespace) -> dict[str, Any]:
+    """One layer: what each way takes, forward and for a step, and who is wrong."""
+    found = ways(layer, batch, given.device, given.activation, set(given.peers))
     with torch.no_grad():
-        b = torch.randn_like(F.conv2d(x[:1], w, None, *where)[0]).contiguous()
-        bare = F.conv2d(x[:1].double(), w.double(), None, *where)
-    tied = torch.randn(out, device=device)
-    leaves = [t.requires_grad_() for t in (x, w, b, tied)]
-    return (
-        leaves,
-        {
-            "bare": lambda: F.conv2d(x, w, None, *where),
-            "eager tied": lambda: F.relu(F.conv2d(x, w, tied, *where)),
-            "eager untied": lambda: F.relu(F.conv2d(x, w, None, *where) + b),
-            "convbias": lambda: convbias.functional.conv2d(x, w, b, *where, activation="relu"),
-        },
-        F.relu(bare + b.detach().double()),
-    )
+        wrong = [name for name, run in {**found.runs, **found.served}.items() if not _right(name, run, found)]
+        forward = milliseconds({**found.runs, **found.served}, given.samples, given.device)
+    upstream = torch.randn_like(found.runs["bare"]())
+
+    def step(name: str) -> Any:
+        run = found.runs[name]
+        return lambda: torch.autograd.grad(run(), found.leaves, upstream, allow_unused=True)
+
+    steps = {name: step(name) for name in found.runs}
+    return {
+        "layer": str(layer),
+        "batch": batch,
+        "forward": forward,
+        "step": milliseconds(steps, given.samples // 2 + 1, given.device) if not given.forward else {},
+        "peak MiB": {name: _peak(run) for name, run in steps.items()} if given.device == "cpu" else {},
+        "wrong": wrong,
+    }
 
 
-def medians(runs: dict[str, Run], samples: int, device: str) -> dict[str, float]:
-    """Milliseconds of each, one after another and back again."""
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    for sample in range(samples):
-        for name in list(runs) if sample % 2 else reversed(runs):
-            runs[name]()
-            _wait(device)
-            start = time.perf_counter()
-            runs[name]()
-            _wait(device)
-            taken[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(times) for name, times in taken.items()}
+def _right(name: str, run: Any, found: Ways) -> bool:
+    """Whether the first answer is right, and stays what it was while the network is called again."""
+    if name in ("bare", "eager tied"):
+        return True
+    first = run()
+    for _ in range(3):
+        run()
+    answer = first if isinstance(first, Tensor) else torch.from_numpy(first)
+    return torch.allclose(answer[:1].double(), found.answer, rtol=1e-3, atol=1e-3)
 
 
-def _wait(device: str) -> None:
-    if device != "cpu":
-        torch.cuda.synchronize(device)
+def _peak(run: Any) -> float:
+    """The largest sum of torch's allocations at once, above what is there before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        run()
+    now = peak = 0
+    for event in profiled.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            peak = max(peak, now)
+    return round(peak / 2**20, 1)
 
 
-def measure(layer: Layer, batch: int, samples: int, device: str) -> dict[str, object]:
-    leaves, runs, answer = ways(layer, batch, device)
-    upstream = torch.randn_like(runs["bare"]())
-
-    def step(run: Run) -> Run:
-        return lambda: torch.autograd.grad(run(), leaves, upstream, allow_unused=True)[1]
-
-    with torch.no_grad():
-        wrong = [
-            name
-            for name in ("eager untied", "convbias")
-            if not torch.allclose(runs[name]()[:1].double(), answer, rtol=1e-3, atol=1e-3)
-        ]
-        forward = medians(runs, samples, device)
-    steps = medians({name: step(run) for name, run in runs.items()}, samples, device)
-    return {"layer": str(layer), "batch": batch, "forward": forward, "step": steps, "wrong": wrong}
-
-
-def show(row: dict[str, dict[str, float]]) -> str:
-    cells = [f"{row['layer']!s:28} {row['batch']!s:>2}"]
-    for kind in ("forward", "step"):
+def rows(results: list[dict[str, Any]], kind: str, base: str) -> list[list[str]]:
+    names = [name for name in results[0][kind] if name != base]
+    table = [["layer", "N", f"{base}, ms", *names]]
+    for row in results:
         times = row[kind]
-        cells.append(f"{times['bare']:8.2f}")
-        cells += [f"{times[name] / times['bare']:6.2f}" for name in times if name != "bare"]
-    return "  ".join(cells) + "".join(f"  {name} WRONG" for name in row["wrong"])
+        cells = [f"{times[base][0]:.2f}"]
+        for name in names:
+            ratio = f"{times[name][0] / times[base][0]:.2f}"
+            cells.append(f"{ratio} wrong" if name in row["wrong"] else ratio)
+        table.append([row["layer"], str(row["batch"]), *cells])
+    for batch in sorted({row["batch"] for row in results}):
+        ratios = [
+            [row[kind][name][0] / row[kind][base][0] for row in results if row["batch"] == batch]
+            for name in names
+        ]
+        means = [f"{math.exp(sum(map(math.log, r)) / len(r)):.2f}" for r in ratios]
+        table.append(["geometric mean", str(batch), "", *means])
+    return table
+
+
+def written(table: list[list[str]], markdown: bool) -> str:
+    if markdown:
+        head, *body = (f"| {' | '.join(row)} |" for row in table)
+        return "\n".join([head, "|" + "---|" * len(table[0]), *body])
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in table)
 
 
 def main() -> None:
-    given = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    given.add_argument("--device", default="cpu")
-    given.add_argument("--batch", type=int, nargs="+", default=[1, 8])
-    given.add_argument("--samples", type=int, default=9)
-    given.add_argument("--threads", type=int, default=os.cpu_count())
-    given.add_argument("--json", action="store_true")
-    chosen = given.parse_args()
-    torch.set_num_threads(chosen.threads)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--samples", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--activation", choices=ACTIVATIONS, default="relu")
+    known = ["compile", "max-autotune", "onnxruntime", "openvino"]
+    parser.add_argument("--peers", nargs="*", choices=known, default=[])
+    parser.add_argument("--layers", default="", help="those whose name contains this")
+    parser.add_argument("--forward", action="store_true", help="no training steps")
+    parser.add_argument("--markdown", action="store_true")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(given.threads)
     torch.manual_seed(0)
-    head = f"torch {torch.__version__}, {platform.machine()}, {chosen.device}, {chosen.threads} threads"
-    rows = []
-    if not chosen.json:
-        print(head)
-        names = "      bare    tied  untied  convbias"
-        print(f"{'layer':28}  N{names:>34}{names:>36}   (forward; step)")
-    for layer in LAYERS:
-        for batch in chosen.batch:
-            rows.append(measure(layer, batch, chosen.samples, chosen.device))
-            if not chosen.json:
-                print(show(rows[-1]), flush=True)
-    if chosen.json:
-        print(json.dumps({"machine": head, "rows": rows}, indent=1))
+    head = machine(given.device, given.threads)
+    results = []
+    with awake():
+        for layer in LAYERS:
+            for batch in given.batch if given.layers in str(layer) else []:
+                results.append(measure(layer, batch, given))
+                print(".", end="", flush=True)
+    print(f"\n{head}\n\nforward\n\n{written(rows(results, 'forward', 'bare'), given.markdown)}")
+    if not given.forward:
+        print(f"\ntraining step\n\n{written(rows(results, 'step', 'eager tied'), given.markdown)}")
+    if given.json:
+        given.json.write_text(json.dumps({"machine": head, "rows": results}, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
