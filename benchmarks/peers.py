@@ -36,7 +36,8 @@ class Layer:
         kind = "depthwise " if self.groups > 1 else ""
         power = "²" if len(self.size) == 2 else "³"
         size = f"{self.size[0]}{power}" if sides else "×".join(map(str, self.size))
-        return f"{kind}{'×'.join([str(self.kernel)] * len(self.size))} {self.channels[0]}→{self.channels[1]} @{size}"
+        kernel = "×".join([str(self.kernel)] * len(self.size))
+        return f"{kind}{kernel} {self.channels[0]}→{self.channels[1]} @{size}"
 
     @property
     def where(self) -> tuple[int, int, int, int]:
