@@ -102,9 +102,10 @@ def main() -> None:
         better = 0
         for repetition in range(asked.repetitions):
             study = make(repetition, asked.seeds)
-            better += study.choice.label != "tied"
+            taken = study.choice.label if study.choice else "none, for networks failed"
+            better += taken != "tied"
             means = ", ".join(f"{row.label} {row.error.mean:.3f}" for row in study.rows)
-            print(f"{kind} {repetition}: takes {study.choice.label}. {verdict(study)} [{means}]", flush=True)
+            print(f"{kind} {repetition}: takes {taken}. {verdict(study)} [{means}]", flush=True)
         print(f"{kind}: {better} of {asked.repetitions} take another tying than tied", flush=True)
 
 

@@ -99,7 +99,7 @@ def test_tuning_is_told_for_each_tying(forecast: Path) -> None:
     shown = Page((forecast / "report.html").read_text()).words
     for trial in report["trials"]:
         assert f"{trial['recipe']['learning_rate']:.3g}," in shown
-    assert len(list((forecast / "trials").glob("*tuning*.trial"))) == 2 * 6
+    assert len(list((forecast / "trials").glob("*tuning*.trial"))) == 3 * 6
 
 
 def test_trials_are_a_table_for_other_programs(forecast: Path) -> None:

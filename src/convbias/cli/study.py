@@ -25,7 +25,7 @@ with extra("study"):
     from ..study.models import MODELS
     from ..study.page import write
     from ..study.ranks import Place, here
-    from ..study.report import as_dict, code, json_text, legend, recommendation, table, verdict
+    from ..study.report import as_dict, baseline, code, json_text, legend, recommendation, table, verdict
     from ..study.request import DEFAULT_MODEL, Request
     from ..study.runs import Run
     from ..study.samples import checksum
@@ -237,7 +237,7 @@ def _run(request: Request, folder: Path, place: Place, crew: tuple[int, int], as
         )
         report, written = {}, []
         if place.leads:
-            found = replace(found, notes=(*data.notes, *found.notes))
+            found = replace(found, notes=(*data.notes, *found.notes), baseline=data.baseline)
             # Where the file lay is nobody else's affair, and its checksum says which one it was.
             if request.data is not None and Path(request.data).exists():
                 asked["data"] = Path(request.data).name
@@ -257,9 +257,8 @@ def _run(request: Request, folder: Path, place: Place, crew: tuple[int, int], as
         return
     to_stdout = Console(highlight=False)
     to_stdout.print(table(found))
-    if data.baseline is not None:
-        name, error = data.baseline
-        to_stdout.print(f"\nFor comparison, {name}: {error:.3f}.")
+    if baseline(found):
+        to_stdout.print(f"\n{baseline(found)}", markup=False)
     to_stdout.print(f"\n{verdict(found)}", style="bold", markup=False)
     if found.seeds > 1:
         to_stdout.print(f"\n{recommendation(found)}", markup=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -61,8 +62,26 @@ class Bench:
     def run(
         self, job: Job, on_epoch: Callable[[], None] = lambda: None, checkpoint: Path | None = None
     ) -> Trial:
-        """Train one network and judge it."""
+        """Train one network and judge it; one whose numbers are not finite is a trial with a failure.
+
+        Raises ValueError for a network that raises something when it is called.
+        """
         network = self.retied(job).to(self.device)
+        try:
+            return self._judged(job, network, on_epoch, checkpoint)
+        except training.Diverged as error:
+            return self._trial(
+                job, network, error=math.inf, epoch=error.epoch, curve=error.curve, failure=error.told
+            )
+        except training.Raised as error:
+            raise ValueError(
+                f"model={type(network).__name__}: under {job.label}, seed {job.seed}, it raises {error}; "
+                "mend it, or the data that it is given"
+            ) from error
+
+    def _judged(
+        self, job: Job, network: Module, on_epoch: Callable[[], None], checkpoint: Path | None
+    ) -> Trial:
         known = {"device": self.device, "team": self.team}
         trained = training.train(
             *(network, self.train, self.validation, self.task, job.recipe, job.seed),
@@ -70,22 +89,34 @@ class Bench:
             on_epoch=on_epoch,
             checkpoint=checkpoint,
         )
-        judged_on = self.validation if job.tuning and self.validation is not None else self.test
-        found = training.tallies(network, judged_on, self.task, job.recipe, **known)
+        if job.tuning:
+            return self._trial(
+                job, network, error=min(trained.curve), epoch=trained.epoch, curve=trained.curve
+            )
+        found = training.tallies(network, self.test, self.task, job.recipe, **known)
+        error = self.task.error(found.sum(0)).item()
+        if not math.isfinite(error):
+            raise training.Diverged(f"the error on the test split is {error}", trained.epoch, trained.curve)
         network.cpu()
+        return self._trial(
+            *(job, network),
+            error=error,
+            epoch=trained.epoch,
+            curve=trained.curve,
+            shares=self._shares(network),
+            fields=self._fields(network),
+            tallies=found,
+        )
+
+    def _trial(self, job: Job, network: Module, **found: Any) -> Trial:
         return Trial(
             tying=repr(job.tying),
             seed=job.seed,
             width=job.width,
             recipe=asdict(job.recipe),
             parameters=parameters(network),
-            error=self.task.error(found.sum(0)).item(),
-            epoch=trained.epoch,
-            curve=trained.curve,
-            shares={} if job.tuning else self._shares(network),
             threads=torch.get_num_threads(),
-            fields={} if job.tuning else self._fields(network),
-            tallies=found[:0] if job.tuning else found,
+            **{"shares": {}, "fields": {}, "tallies": torch.zeros(0), **found},
         )
 
     @property
@@ -109,6 +140,11 @@ class Bench:
         kinds = [*OURS, *OURS.values()]
         layers = (m for m in self.start(0).modules() if isinstance(m, tuple(kinds)))
         return next((len(layer.kernel_size) for layer in layers), 2)  # pyright: ignore
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of those that ``where`` chooses."""
+        return tuple(row.name for row in retie(self.start(0), "tied", self.example, self.where).report)
 
     def check(self, tyings: Iterable[Tying]) -> None:
         """Raise ValueError for what cannot be trained, and warn of layers that keep the bias they had."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -13,7 +13,7 @@ from ..nn.surgery import Where
 from ..tying import Tying, parse
 from . import control, tuning
 from .bench import Bench
-from .costs import Cost, measure
+from .costs import measure
 from .crew import Crew, OneByOne
 from .jobs import Job
 from .progress import bar
@@ -113,31 +113,36 @@ def compare_on(
     bench.check(chosen)
     width, told = control.wide_enough(bench, chosen, recipe)
     notes.append(told)
+    kinds = [Job(tying, numbers[0], recipe) for tying in chosen]
+    if width is not None:
+        kinds.append(Job(parse(REFERENCE), numbers[0], recipe, width))
 
-    trials = len(numbers) * (len(chosen) + (width is not None))
-    epochs = recipe.epochs * (trials + (len(tuning.jobs(chosen, recipe)) if tune else 0))
-    with bar(epochs, each=recipe.epochs, quiet=not bench.team.leads) as advance:
-        recipes: Mapping[Tying, Recipe] = dict.fromkeys(chosen, recipe)
+    trials = len(numbers) * len(kinds) + (len(tuning.jobs(kinds)) if tune else 0)
+    with bar(recipe.epochs * trials, each=recipe.epochs, quiet=not bench.team.leads) as advance:
         if tune:
-            recipes = tuning.tune(bench, chosen, recipe, crew, run, advance)
-        jobs = _jobs(chosen, numbers, recipes, width)
-        found = crew.train(bench, jobs, run, advance)
-    measured: Mapping[str, Cost] = {}
+            recipes = tuning.tune(bench, kinds, crew, run, advance)
+            notes += [
+                f"For {job.label}, no recipe that was tried ended with a finite error; it was trained with "
+                "the one that was asked."
+                for job in kinds
+                if job.label not in recipes
+            ]
+            kinds = [replace(job, recipe=recipes.get(job.label, recipe)) for job in kinds]
+        found = crew.train(
+            bench, [replace(job, seed=seed) for seed in numbers for job in kinds], run, advance
+        )
+    layers = None if bench.where is None else bench.layers
+    study = Study(
+        *(bench.task, recipe, tuple(found), blocks),
+        notes=tuple(notes),
+        layers=layers,
+        where=bench.where if isinstance(bench.where, str) else None,
+    )
+    if not study.rows:
+        raise ValueError(f"{study.failures[0].failure} (and no other network ended with a finite error)")
     if costs and bench.team.leads:
-        measured = measure(replace(bench, team=ALONE), [job for job in jobs if job.seed == numbers[0]])
-    return Study(bench.task, recipe, tuple(found), blocks, measured, tuple(notes))
-
-
-def _jobs(
-    tyings: Iterable[Tying], seeds: Iterable[int], recipes: Mapping[Tying, Recipe], width: int | None
-) -> list[Job]:
-    reference = parse(REFERENCE)
-    jobs: list[Job] = []
-    for seed in seeds:
-        jobs += [Job(tying, seed, recipes[tying]) for tying in tyings]
-        if width is not None:
-            jobs.append(Job(reference, seed, recipes[reference], width))
-    return jobs
+        study = replace(study, costs=measure(replace(bench, team=ALONE), kinds))
+    return study
 
 
 def _chosen(

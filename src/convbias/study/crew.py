@@ -126,11 +126,16 @@ def _trial(bench: Bench, job: Job, run: Run | None, advance: Advance) -> Trial:
     if trial is not None:
         advance(_told(job), job.recipe.epochs)
         return trial
-    trial = bench.run(
-        job,
-        on_epoch=lambda: advance(_told(job), 1),
-        checkpoint=None if run is None else run.checkpoint(job),
-    )
+    left = job.recipe.epochs
+
+    def on_epoch() -> None:
+        nonlocal left
+        left -= 1
+        advance(_told(job), 1)
+
+    trial = bench.run(job, on_epoch, None if run is None else run.checkpoint(job))
+    if left:  # it failed before
+        advance(_told(job), left)
     if run is not None and team.leads:
         run.keep(job, trial)
     return trial

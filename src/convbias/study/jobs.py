@@ -47,7 +47,8 @@ class Trial:
 
     While tuning it is the validation error. ``fields`` are the bias fields (C, *out) that it learned, by
     layer; ``shares`` what part of each layer's output is data, padding, tied and position, as in
-    :func:`convbias.decompose`; ``tallies`` what each test sample adds to the error.
+    :func:`convbias.decompose`; ``tallies`` what each test sample adds to the error. ``failure`` says why a
+    network has no finite error, and is empty where it has one; ``epoch`` is then how far it came.
     """
 
     tying: str
@@ -62,6 +63,7 @@ class Trial:
     threads: int
     fields: Mapping[str, Tensor]
     tallies: Tensor
+    failure: str = ""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Trial) and self.numbers == other.numbers

@@ -16,7 +16,7 @@ from ..plots import Coordinates, bias_fields, decomposition, differences, learni
 from ..plots.files import svg
 from .data import Data
 from .report import (
-    between,
+    baseline,
     cells,
     code,
     csv_text,
@@ -63,6 +63,7 @@ def page(study: Study, data: Data, report: Mapping[str, Any], figures: Mapping[s
     asked = report["asked"]
     return environment.from_string(source).render(
         data=data,
+        baseline=baseline(study),
         study=study,
         verdict=verdict(study),
         recommendation=recommendation(study) if study.seeds > 1 else "",
@@ -70,7 +71,7 @@ def page(study: Study, data: Data, report: Mapping[str, Any], figures: Mapping[s
         rows=[
             {
                 "name": spelled(row),
-                "cells": [*cells(row), between(row.bootstrap), *more_cells(study, row)],
+                "cells": [*cells(study, row), study.digits.interval(row.bootstrap), *more_cells(study, row)],
                 "best": row is best,
                 "recipe": _recipe(study, row.label),
             }

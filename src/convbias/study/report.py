@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -13,7 +14,7 @@ from ..errors import extra
 from .data import Data
 from .jobs import Trial
 from .results import KEPT, REFERENCE, Row, Study
-from .statistics import LEVEL, Estimate, Interval, p_value, paired
+from .statistics import LEVEL, p_value, paired
 
 with extra("study"):
     from rich.console import Group
@@ -21,6 +22,10 @@ with extra("study"):
     from rich.text import Text
 
 
+# How the empty spelling is shown.
+EMPTY = '""'
+# So many networks that failed are named.
+NAMED = 3
 # What a line says beside the error.
 MORE = ("over test samples", "as tied", "ms a step", "MiB")
 
@@ -38,18 +43,18 @@ def table(study: Study) -> Group:
     for row in study.rows:
         style = "bold" if row is best else ""
         # Spellings are shown as they are typed; Text keeps rich from reading them as markup.
-        worth.add_row(Text(spelled(row)), *cells(row), style=style)
+        worth.add_row(Text(spelled(row)), *cells(study, row), style=style)
         takes.add_row(Text(spelled(row)), *more_cells(study, row), style=style)
     return Group(worth, Text(), takes)
 
 
-def cells(row: Row) -> list[str]:
+def cells(study: Study, row: Row) -> list[str]:
     """Parameters, error, difference and p, as people read them."""
     p = "" if row.p is None else _probability(row.p)
-    difference = "" if row.difference is None else written(row.difference, sign="+")
+    difference = "" if row.difference is None else study.digits.estimate(row.difference, sign="+")
     return [
         f"{row.parameters:,}",
-        written(row.error),
+        study.digits.estimate(row.error),
         difference,
         p if row.width is None else f"({p})" * bool(p),
     ]
@@ -65,17 +70,21 @@ def more_cells(study: Study, row: Row) -> list[str]:
             holds = f"{cost.bytes / 2**20:.1f} ({cost.bytes / reference.bytes:.2f}×)"
     late = "never" if any(study.curves[row.label]) else ""
     caught = late if row.catches_up is None else f"epoch {row.catches_up}"
-    return [between(row.over_samples), caught, takes, holds]
+    return [study.digits.interval(row.over_samples), caught, takes, holds]
 
 
 def verdict(study: Study) -> str:
     """What the differences say, and what they do not."""
+    failed = _failed(study.failures)
     if study.seeds == 1:
-        return "One seed has no interval: nothing can be said. Give --seeds 3 or more."
+        return f"{failed}One seed has no interval: nothing can be said. Give --seeds 3 or more."
+    if any(trial.label == REFERENCE for trial in study.failures):
+        return f"{failed}Nothing can be compared with {REFERENCE}."
     rows = [row for row in study.rows if row.width is None]
     found = [row for row in rows if row.found]
     hints = [row for row in rows if row.difference and row.difference.excludes_zero and not row.found]
     said = [
+        failed.strip(),
         _named(f"Better than {REFERENCE}", [row for row in found if row.gain > 0]),
         _named("Worse", [row for row in found if row.gain < 0]),
         "" if found else f"No difference from {REFERENCE} found.",
@@ -86,8 +95,15 @@ def verdict(study: Study) -> str:
 
 
 def recommendation(study: Study) -> str:
-    """Which tying to take and why."""
+    """Which tying to take and why, and whether to take any of these networks."""
     row = study.choice
+    if row is None:
+        return "Nothing is recommended while networks fail: mend that first, or lower --learning-rate."
+    told = _against_tied(study, row), _against_control(study, row), _against_baseline(study, row)
+    return " ".join(filter(None, told))
+
+
+def _against_tied(study: Study, row: Row) -> str:
     if row.label == REFERENCE:
         return f"Take {REFERENCE}: with these seeds and this data nothing is found to be better."
     best = min((r for r in study.rows if r.width is None), key=lambda r: r.error.mean)
@@ -100,18 +116,30 @@ def recommendation(study: Study) -> str:
             f"{kept if row.gain >= KEPT * best.gain else unproven}"
         )
     relative = row.gain / (row.error.mean + row.gain)
-    told = (
-        f"Take {spelled(row)}: {row.gain:.3f} below {REFERENCE} ({relative:.0%}), with {row.parameters:,} "
-        f"parameters; {why}."
+    layers = "" if study.layers is None else f" in {', '.join(study.layers)}"
+    return (
+        f"Take {spelled(row)}{layers}: {study.digits.one(row.gain)} below {REFERENCE} ({relative:.0%}), with "
+        f"{row.parameters:,} parameters; {why}."
     )
-    return " ".join(filter(None, [told, _against_control(study, row)]))
+
+
+def baseline(study: Study) -> str:
+    """What needs no network, to compare with."""
+    if study.baseline is None:
+        return ""
+    return f"For comparison, {study.baseline[0]}: {study.digits.one(study.baseline[1])}."
 
 
 def code(study: Study) -> str:
     """Lines of Python that give a network the recommended tying; none for tied."""
-    if study.choice.label == REFERENCE:
+    if study.choice is None or study.choice.label == REFERENCE:
         return ""
-    return f"retied = convbias.retie(model, {study.choice.tying!r}, example_inputs)\nmodel = retied.model"
+    where = study.where
+    if where is None and study.layers is not None:  # a function chose them: their names do as well
+        where = "|".join(map(re.escape, study.layers))
+    chosen = "" if where is None else f", where={where!r}"
+    call = f"convbias.retie(model, {study.choice.tying!r}, example_inputs{chosen})"
+    return f"retied = {call}\nmodel = retied.model"
 
 
 def legend(study: Study, block: str = "sample") -> str:
@@ -127,7 +155,9 @@ def legend(study: Study, block: str = "sample") -> str:
     if any(row.bootstrap for row in study.rows):
         told.append(
             "Bootstrap over seeds: "
-            + "; ".join(f"{spelled(r)} {between(r.bootstrap)}" for r in study.rows if r.bootstrap)
+            + "; ".join(
+                f"{spelled(r)} {study.digits.interval(r.bootstrap)}" for r in study.rows if r.bootstrap
+            )
             + "."
         )
     threads = {cost.threads for cost in study.costs.values()}
@@ -146,7 +176,7 @@ def as_dict(study: Study, data: Data, asked: Mapping[str, Any]) -> dict[str, Any
         "summary": data.summary,
         "asked": dict(asked),
         "metric": study.task.metric,
-        "baseline": None if data.baseline is None else dict([data.baseline]),
+        "baseline": None if study.baseline is None else dict([study.baseline]),
         "recipe": asdict(study.recipe),
         "rows": [asdict(row) for row in study.rows],
         "verdict": verdict(study),
@@ -155,45 +185,36 @@ def as_dict(study: Study, data: Data, asked: Mapping[str, Any]) -> dict[str, Any
         "notes": list(study.notes),
         "shares": study.shares,
         "costs": {label: asdict(cost) for label, cost in study.costs.items()},
-        "trials": [trial.numbers for trial in study.trials],
+        # JSON has no infinity: the error of a network that failed is null.
+        "trials": [{**t.numbers, "error": None if t.failure else t.error} for t in study.trials],
     }
 
 
 def json_text(report: Mapping[str, Any]) -> str:
     """The results as JSON."""
-    return json.dumps(report, indent=2, ensure_ascii=False)
+    return json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def csv_text(study: Study) -> str:
     """The trials as CSV, a line for each network."""
     file = io.StringIO()
-    columns = ("tying", "width", "seed", "parameters", "error", "epoch", "threads")
+    columns = ("width", "seed", "parameters", "error", "epoch", "threads", "failure")
     learned = ("learning_rate", "weight_decay")
     lines = csv.writer(file, lineterminator="\n")
-    lines.writerow([*columns, *learned, "metric"])
+    lines.writerow(["tying", *columns, *learned, "metric"])
 
     def line(trial: Trial) -> list[object]:
         recipe = [trial.recipe[name] for name in learned]
-        return [*(getattr(trial, name) for name in columns), *recipe, study.task.metric]
+        # An empty cell would read as no tying.
+        return [trial.tying or EMPTY, *(getattr(trial, name) for name in columns), *recipe, study.task.metric]
 
     lines.writerows(map(line, study.trials))
     return file.getvalue()
 
 
-def written(value: Estimate, sign: str = "") -> str:
-    """Three digits after the point, which suits per cents and kelvins alike; ± where it is known."""
-    mean = f"{value.mean:{sign}.3f}"
-    return mean if value.half_width is None else f"{mean} ± {value.half_width:.3f}"
-
-
-def between(interval: Interval | None) -> str:
-    """An interval's two ends."""
-    return "" if interval is None else f"{interval.low:+.3f} … {interval.high:+.3f}"
-
-
 def spelled(row: Row) -> str:
     """The row's name; the empty spelling is shown in quotes."""
-    return row.label or '""'
+    return row.label or EMPTY
 
 
 def _probability(p: float) -> str:
@@ -207,22 +228,40 @@ def _named(what: str, rows: list[Row]) -> str:
 def _against_control(study: Study, row: Row) -> str:
     """Whether the gain is more than that of a larger network."""
     control = study.control
-    if control is None:
+    if control is None or row.label == REFERENCE:
         return ""
     p = p_value(paired(study.errors[row.label], study.errors[control.label]))
-    apart = control.error.mean - row.error.mean
-    told = (
-        f"A tied network of width {control.width} with {control.parameters:,} parameters has "
-        f"{control.error.mean:.3f}: "
-    )
+    apart, digits = control.error.mean - row.error.mean, study.digits
     if p is None or p >= 1 - LEVEL:
-        return told + "no difference from that is found, so the gain may be that of any larger network."
-    if apart > 0:
-        return (
-            told
-            + f"{spelled(row)} is {apart:.3f} below it (p {_probability(p)}), so it is not the number alone."
-        )
+        found = "no difference from that is found, so the gain may be that of any larger network."
+    elif apart > 0:
+        below = f"{spelled(row)} is {digits.one(apart)} below it (p {_probability(p)})"
+        found = f"{below}, so it is not the number alone."
+    else:
+        below = f"that is {digits.one(-apart)} below {spelled(row)} (p {_probability(p)})"
+        found = f"{below}: a larger network gains more."
     return (
-        told
-        + f"that is {-apart:.3f} below {spelled(row)} (p {_probability(p)}): a larger network gains more."
+        f"A tied network of width {control.width} with {control.parameters:,} parameters has "
+        f"{digits.one(control.error.mean)}: {found}"
     )
+
+
+def _against_baseline(study: Study, row: Row) -> str:
+    """Whether a network is worth anything here."""
+    if study.baseline is None:
+        return ""
+    name, error = study.baseline
+    if row.error.mean < error:
+        return ""
+    return f"But {name} needs no network and has {study.digits.one(error)}: this one is no better than that."
+
+
+def _failed(trials: list[Trial]) -> str:
+    """The networks without a finite error, and why."""
+    if not trials:
+        return ""
+    first = "; ".join(
+        f"{trial.label or EMPTY}, seed {trial.seed}: {trial.failure}" for trial in trials[:NAMED]
+    )
+    more = f"; and {len(trials) - NAMED} more" if len(trials) > NAMED else ""
+    return f"Without a finite error: {first}{more}. "

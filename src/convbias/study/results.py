@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .costs import Cost
+from .digits import Digits
 from .jobs import Trial
 from .recipe import Recipe
 from .statistics import (
@@ -68,7 +69,11 @@ class Row:
 @final
 @dataclass(frozen=True)
 class Study:
-    """The trials of a comparison. ``costs`` are by label; ``notes`` say what a reader has to know."""
+    """The trials of a comparison. ``costs`` are by label; ``notes`` say what a reader has to know.
+
+    ``layers`` are those that were chosen, by the expression ``where`` if by one; None is all. ``baseline``
+    is what needs no network, and its error.
+    """
 
     task: Task
     recipe: Recipe
@@ -76,6 +81,9 @@ class Study:
     blocks: Tensor | None = None
     costs: Mapping[str, Cost] = field(default_factory=dict[str, Cost])
     notes: tuple[str, ...] = ()
+    layers: tuple[str, ...] | None = None
+    where: str | None = None
+    baseline: tuple[str, float] | None = None
 
     @property
     def seeds(self) -> int:
@@ -84,10 +92,15 @@ class Study:
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
-        """The table, in the order of the tyings, the control last."""
+        """The table, in the order of the tyings, the control last.
+
+        What has failed for a seed is held against nothing: the seeds that are left are those it was good for.
+        """
         errors, of = self.errors, self._by_label
-        reference = errors.get(REFERENCE, {})
-        apart = {name: [] if name == REFERENCE else paired(e, reference) for name, e in errors.items()}
+        failed = {trial.label for trial in self.failures}
+        reference = {} if REFERENCE in failed else errors.get(REFERENCE, {})
+        alone = {REFERENCE, *failed}
+        apart = {name: [] if name in alone else paired(e, reference) for name, e in errors.items()}
         ours = [name for name in errors if of[name][0].width is None]
         corrected = dict(zip(ours, holm([p_value(apart[name]) for name in ours]), strict=True))
         return tuple(
@@ -100,27 +113,39 @@ class Study:
                 difference=estimate(apart[name]) if apart[name] else None,
                 p=corrected[name] if name in corrected else p_value(apart[name]),
                 bootstrap=bootstrap(apart[name]),
-                over_samples=self._over_samples(name),
+                over_samples=self._over_samples(name) if apart[name] else None,
                 catches_up=self._catches_up(name),
             )
             for name in errors
         )
 
     @property
-    def errors(self) -> dict[str, dict[int, float]]:
-        """The errors by label and seed."""
-        found: dict[str, dict[int, float]] = {}
-        for trial in self.trials:
-            found.setdefault(trial.label, {})[trial.seed] = trial.error
-        return found
+    def failures(self) -> list[Trial]:
+        """The trials without a finite error."""
+        return [trial for trial in self.trials if trial.failure]
 
     @property
-    def choice(self) -> Row:
+    def errors(self) -> dict[str, dict[int, float]]:
+        """The errors by label and seed."""
+        return {
+            name: {trial.seed: trial.error for trial in trials} for name, trials in self._by_label.items()
+        }
+
+    @cached_property
+    def digits(self) -> Digits:
+        """How its numbers are written."""
+        apart = [row.difference.mean for row in self.rows if row.difference is not None]
+        return Digits.of((row.error.mean for row in self.rows), apart)
+
+    @property
+    def choice(self) -> Row | None:
         """The tying to take: of those that beat tied, the smallest that is about as good as the best.
 
         That is one that keeps 95% of the best one's gain, or that the best one is not found to beat. Tied,
-        where none is found to be better.
+        where none is found to be better. None where a network failed, for then nothing is known.
         """
+        if self.failures:
+            return None
         better = [row for row in self.rows if row.found and row.gain > 0 and row.width is None]
         if not better:
             return next(row for row in self.rows if row.label == REFERENCE)
@@ -163,14 +188,14 @@ class Study:
 
     @cached_property
     def _by_label(self) -> dict[str, list[Trial]]:
+        """Those with a finite error."""
         found: dict[str, list[Trial]] = {}
         for trial in self.trials:
-            found.setdefault(trial.label, []).append(trial)
+            if not trial.failure:
+                found.setdefault(trial.label, []).append(trial)
         return found
 
     def _over_samples(self, name: str) -> Interval | None:
-        if name == REFERENCE or REFERENCE not in self._by_label:
-            return None
         others = {trial.seed: trial.tallies for trial in self._by_label[REFERENCE]}
         pairs = [(t.tallies, others[t.seed]) for t in self._by_label[name] if t.seed in others]
         if not pairs or not len(pairs[0][0]):

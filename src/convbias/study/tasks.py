@@ -14,7 +14,7 @@ IGNORED = -100
 
 
 class Task(ABC):
-    """A loss for training and an error for judging, the lower the better. Abstract.
+    """A loss for training and an error for judging, the lower the better; NaN for outputs that are. Abstract.
 
     The error of a set of samples is a function of sums over them, so that it can be had for any part of
     a split and for samples drawn again.
@@ -65,6 +65,7 @@ class Classification(Task):
 
     def tallies(self, output: Tensor, target: Tensor) -> Tensor:
         wrong = (output.argmax(1) != target).double()
+        wrong.masked_fill_(output.isnan().any(1), torch.nan)
         return torch.stack([wrong, torch.ones_like(wrong)], 1)
 
     def error(self, sums: Tensor) -> Tensor:
@@ -107,7 +108,8 @@ class Segmentation(Task):
         for number in range(self.classes):
             is_true, is_answer = (truth == number) & known, (answer == number) & known
             columns += [(is_true & is_answer).sum(1), (is_true | is_answer).sum(1)]
-        return torch.stack(columns, 1).double()
+        unsure = (output.isnan().any(1).flatten(1) & known).any(1)
+        return torch.stack(columns, 1).double().masked_fill(unsure[:, None], torch.nan)
 
     def error(self, sums: Tensor) -> Tensor:
         both, either = sums[..., 0::2], sums[..., 1::2]

@@ -70,6 +70,12 @@ class Team:
         dist.all_reduce(total)
         return loss * (terms * self.size / total) if terms else loss * 0
 
+    def summed(self, value: Tensor) -> Tensor:
+        """The sum of everyone's ``value``, so that all decide alike."""
+        if self.size > 1:
+            dist.all_reduce(value)
+        return value
+
     def gathered(self, parts: list[Tensor]) -> list[Tensor]:
         """The parts of all processes: the first of each, then the second of each, …"""
         if self.size == 1:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, final
@@ -25,6 +25,30 @@ from .team import ALONE, Team
 EVALUATION_BATCH = 256
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
 MOMENTUM = 0.9
+
+
+class Diverged(ValueError):
+    """The numbers are no longer finite, after ``epoch`` epochs with the validation errors ``curve``."""
+
+    def __init__(self, told: str, epoch: int, curve: tuple[float, ...]) -> None:
+        self.told, self.epoch, self.curve = told, epoch, curve
+        super().__init__(told)
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), (self.told, self.epoch, self.curve)
+
+
+class Raised(ValueError):
+    """What a network raised when it was called."""
+
+
+@contextmanager
+def calling() -> Generator[None]:
+    """Turn whatever a network raises, or an exit, into ``Raised``: it is foreign code."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        raise Raised(f"{type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -55,7 +79,8 @@ def train(
     the last time, and is where training goes on if it is there: with the same numbers as if it had never
     stopped.
 
-    Raises ValueError where the loss is no longer finite.
+    Raises Diverged where the loss or the validation error is no longer finite, and Raised where the network
+    raises something.
     """
     run = Training(network, task, recipe, seed, device, team)
     if checkpoint is not None:
@@ -97,7 +122,8 @@ def tallies(
         for indices in torch.arange(count(samples)).split(EVALUATION_BATCH):
             mine, counting = team.share(indices)
             inputs, targets = (part.to(device) for part in batch(samples, mine))
-            found.append(task.tallies(network(inputs), targets)[:counting].cpu())
+            with calling():
+                found.append(task.tallies(network(inputs), targets)[:counting].cpu())
     return torch.cat(team.gathered(found))
 
 
@@ -134,31 +160,36 @@ class Training:
             for indices in order.split(self.recipe.batch_size):
                 mine, counting = self.team.share(indices)
                 total += self.step(*batch(training, mine), counting)
+        total = self.team.summed(total)
         if not total.isfinite():
-            raise ValueError(
-                f"learning_rate={self.recipe.learning_rate}: the loss is {total.item()} in epoch "
-                f"{self.done + 1}; lower it"
-            )
+            raise self._diverged(f"the loss is {total.item()}", self.done + 1)
         self.done += 1
 
     def step(self, inputs: Tensor, targets: Tensor, counting: int = 1) -> Tensor:
         """One step of the optimizer on a batch; the loss. 0 counting: only to take part with the team."""
         inputs, targets = inputs.to(self.device), targets.to(self.device)
-        with _autocast(self.recipe, self.device):
-            loss = self.task.loss(self.called(inputs), targets)
-        loss = self.team.weighted(loss, self.task.terms(targets) if counting else 0)
-        self.optimizer.zero_grad()
-        loss.backward()
+        with calling():
+            with _autocast(self.recipe, self.device):
+                loss = self.task.loss(self.called(inputs), targets)
+            loss = self.team.weighted(loss, self.task.terms(targets) if counting else 0)
+            self.optimizer.zero_grad()
+            loss.backward()
         self.optimizer.step()
         return loss.detach()
 
     def judge(self, validation: Samples) -> None:
         found = tallies(self.called, validation, self.task, self.recipe, device=self.device, team=self.team)
         error = self.task.error(found.sum(0)).item()
+        if not math.isfinite(error):
+            raise self._diverged(f"the validation error is {error}", self.done)
         self.curve.append(error)
         if error < self.best:
             self.best, self.best_epoch = error, self.done
             self.best_state = copy.deepcopy(self.team.state(self.network))
+
+    def _diverged(self, what: str, epoch: int) -> Diverged:
+        told = f"learning_rate={self.recipe.learning_rate}: {what} in epoch {epoch}; lower it"
+        return Diverged(told, epoch - 1, tuple(self.curve))
 
     def state(self) -> dict[str, Any]:
         return {

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..errors import DataError
-from ..tying import Tying
 from .bench import Bench
 from .crew import Crew
 from .jobs import Job
@@ -30,24 +29,25 @@ def grid(recipe: Recipe) -> list[Recipe]:
     ]
 
 
-def jobs(tyings: Sequence[Tying], recipe: Recipe) -> list[Job]:
-    """One training for each tying and recipe tried."""
-    return [Job(tying, SEED, tried, tuning=True) for tying in tyings for tried in grid(recipe)]
+def jobs(asked: Sequence[Job]) -> list[Job]:
+    """One training for each network and recipe tried."""
+    return [replace(job, seed=SEED, recipe=tried, tuning=True) for job in asked for tried in grid(job.recipe)]
 
 
 def tune(
-    bench: Bench, tyings: Sequence[Tying], recipe: Recipe, crew: Crew, run: Run | None, advance: Advance
-) -> Mapping[Tying, Recipe]:
-    """The recipe of each tying with the least validation error; the test split stays shut.
+    bench: Bench, asked: Sequence[Job], crew: Crew, run: Run | None, advance: Advance
+) -> Mapping[str, Recipe]:
+    """The recipe with the least validation error, by label, for each of ``asked``: one seed of each network.
+
+    The test split stays shut. A label whose recipes all end without a finite error is left out.
 
     Raises DataError where there is no validation split.
     """
     if bench.validation is None:
         raise DataError("validation", "there is none; tuning needs a split of its own to choose on")
-    tried = jobs(tyings, recipe)
-    found: dict[Tying, tuple[float, Recipe]] = {}
+    tried = jobs(asked)
+    found: dict[str, tuple[float, Recipe]] = {}
     for job, trial in zip(tried, crew.train(bench, tried, run, advance), strict=True):
-        error = min(trial.curve)
-        if error < found.get(job.tying, (math.inf, recipe))[0]:
-            found[job.tying] = (error, job.recipe)
-    return {tying: best for tying, (_, best) in found.items()}
+        if trial.error < found.get(job.label, (math.inf, job.recipe))[0]:
+            found[job.label] = (trial.error, job.recipe)
+    return {label: best for label, (_, best) in found.items()}
