@@ -226,6 +226,14 @@ def test_intervals_over_samples_are_the_means_and_blocks_make_them_wider() -> No
     assert same == Interval(0, 0)
 
 
+def test_few_samples_are_told_of() -> None:
+    notes = compare_on(bench(), ["tied"], seeds=1, recipe=QUICK).notes
+    assert "Only 12 validation samples choose the epoch: it is chosen by chance." in notes
+    assert "Only 9 test samples tell the error: of others they say little." in notes
+    many = compare(small, samples(), samples(30), tyings=["tied"], seeds=1, recipe=QUICK)
+    assert not any(note.startswith("Only") for note in many.notes)
+
+
 def test_a_row_says_when_it_catches_up() -> None:
     curves = {"tied": (9.0, 5.0, 3.0, 4.0), "untied": (4.0, 3.0, 2.0, 2.0), "none": (9.0, 8.0, 7.0, 6.0)}
     study = study_of({name: [1.0, 1.1] for name in curves}, curves=curves)

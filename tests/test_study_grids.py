@@ -21,12 +21,13 @@ RANDOM = np.random.default_rng(0)
 STEPS, ROWS, COLUMNS = 300, 4, 6
 FIELD = RANDOM.normal(280, 5, (STEPS, ROWS, COLUMNS)).astype(np.float32)
 HOURS = np.arange(STEPS)
+TIME = np.datetime64("2019-03-01T05", "ns") + HOURS * np.timedelta64(1, "h")
 
 
 def grid(values: Any = FIELD, dims: tuple[str, ...] = ("time", "lat", "lon"), **more: Any) -> xarray.Dataset:
     """A field as files have it: latitudes from north to south, hourly."""
     known: dict[str, Any] = {
-        "time": np.datetime64("2019-03-01T05", "ns") + HOURS * np.timedelta64(1, "h"),
+        "time": TIME,
         "lat": ("lat", np.linspace(58, 50, ROWS), {"units": "degrees_north"}),
         "lon": ("lon", np.linspace(-10, 2, COLUMNS), {"units": "degrees_east"}),
         **more,
@@ -81,7 +82,7 @@ def test_a_calendar_that_numpy_does_not_have(tmp_path: Path) -> None:
 def test_the_variable_is_chosen(tmp_path: Path) -> None:
     two = grid().assign(u10=grid()["t2m"] * -2, land=grid()["t2m"][0])
     two.to_netcdf(tmp_path / "two.nc")
-    with pytest.raises(DataError, match=r"has 2 fields over time and space; --variable chooses of t2m .*u10"):
+    with pytest.raises(DataError, match=r"has 2 fields over time and space; --variable chooses of t2m, u10$"):
         forecast_of(tmp_path / "two.nc")
     with pytest.raises(DataError, match=r"has no variable t; it has t2m"):
         forecast_of(tmp_path / "two.nc", variable="t")
@@ -161,6 +162,64 @@ def test_days_are_the_files_days(hours: int) -> None:
     assert f"2 ahead ({2 * hours} hours)" in data.summary
 
 
+BEYOND = r"t2m has 1 values beyond 1e\+30, the first "
+
+
+def spoilt(value: float) -> np.ndarray[Any, Any]:
+    values = FIELD.copy()
+    values[5, 1, 2] = value
+    return values
+
+
+def test_a_valid_range_declares_what_is_beyond_missing(tmp_path: Path) -> None:
+    """In the packed numbers where they are of their type, else in the unpacked ones."""
+    high = float(np.quantile(FIELD, 0.99))
+    packed = {"dtype": "int16", "scale_factor": 0.001, "add_offset": 280.0, "_FillValue": -32768}
+    cases: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "max": ({"valid_max": np.float32(high)}, {}),
+        "range": ({"valid_range": np.array([0, high], np.float32)}, {}),
+        "packed": ({"valid_max": np.int16(round((high - 280) * 1000))}, packed),
+        "unpacked": ({"valid_max": np.float32(high)}, packed),
+        "both": ({"valid_min": np.float32(0), "valid_max": np.float32(high)}, {}),
+    }
+    grid(np.where(high < FIELD, np.nan, FIELD)).to_netcdf(tmp_path / "plain.nc")
+    plain = forecast_of(tmp_path / "plain.nc")
+    for name, (attributes, encoding) in cases.items():
+        found = grid()
+        found["t2m"].attrs.update(attributes)
+        found.to_netcdf(tmp_path / f"{name}.nc", encoding={"t2m": encoding})
+        data = forecast_of(tmp_path / f"{name}.nc")
+        assert_close(data.train, plain.train, equal_nan=True, atol=1e-2, rtol=1e-2)
+        assert data.notes[0].startswith("1.0% of the values are missing")
+
+
+def test_a_gap_in_time_is_not_forecast_over(tmp_path: Path) -> None:
+    """The field is its own hour: each change is the lead, each look back three hours."""
+    hours = np.array([hour for hour in range(400) if hour % 17])
+    field = np.broadcast_to(hours[:, None, None], (len(hours), 2, 2)).astype(np.float32)
+    for lead in (1, 3, 20):
+        data = forecast(Series("t", torch.from_numpy(field.copy()), torch.from_numpy(hours).double()), lead)
+        trained = field[: round(0.67 * len(hours))].astype(np.float64)
+        for inputs, targets in data.splits.values():
+            assert_close(targets, torch.ones_like(targets))
+            apart = (inputs[:, 0] - inputs[:, 1]) * trained.std()
+            assert_close(apart, torch.full_like(apart, 3.0), atol=1e-3, rtol=0)
+        (note,) = data.notes
+        assert note.startswith("Of the steps in time, 23 are missing; ")
+        whole = set(hours.tolist())
+        complete = sum(hour - 3 in whole and hour + lead in whole for hour in whole)
+        left_out = sum(3 < hour <= hours[-1] - lead for hour in whole) - complete
+        assert f" {left_out} forecasts " in note
+
+
+def test_months_are_steps_of_one(tmp_path: Path) -> None:
+    time = np.datetime64("1990-01") + np.arange(STEPS)
+    grid(time=time.astype("datetime64[ns]")).to_netcdf(tmp_path / "months.nc")
+    data = forecast_of(tmp_path / "months.nc", lead=30)
+    assert sum(map(count, data.splits.values())) == STEPS - 3 - 30 - 2 * 33
+    assert data.notes == ()
+
+
 BAD: dict[str, tuple[Callable[[Path], object], dict[str, Any], str]] = {
     "no netcdf": (lambda p: p.write_bytes(b"\x89HDF\r\n\x1a\n and so on"), {}, "is damaged, or no NetCDF"),
     "cut": (
@@ -177,9 +236,34 @@ BAD: dict[str, tuple[Callable[[Path], object], dict[str, Any], str]] = {
     "no time": (
         lambda p: grid(FIELD, ("step", "lat", "lon")).to_netcdf(p),
         {"variable": "t2m"},
-        r"t2m .* has no axis of time that the CF conventions tell",
+        r"t2m .* has no axis of time that the CF conventions tell; name the dimensions time, lat and lon",
     ),
-    "no field": (lambda p: grid(FIELD[0], ("lat", "lon")).to_netcdf(p), {}, "has 0 fields over time and"),
+    "no field": (
+        lambda p: grid(FIELD[0], ("lat", "lon")).to_netcdf(p),
+        {},
+        r"has no field over time and space by the CF conventions; it has t2m .*or give .* the attribute axis",
+    ),
+    "infinity": (
+        lambda p: grid(spoilt(np.inf)).to_netcdf(p),
+        {},
+        BEYOND + r"inf at index \(5, 1, 2\); declare",
+    ),
+    "minus infinity": (
+        lambda p: grid(spoilt(-np.inf)).to_netcdf(p),
+        {"mask": True},
+        BEYOND + "-inf at index",
+    ),
+    "a fill value": (lambda p: grid(spoilt(9.97e36)).to_netcdf(p), {}, BEYOND + r"9\.97e\+36 at index"),
+    "uneven time": (
+        lambda p: grid(time=TIME + (HOURS > 9) * np.timedelta64(30, "m")).to_netcdf(p),
+        {},
+        r"time goes on by 1\.5 hours after step 9 and mostly by 1, which is no whole number of steps",
+    ),
+    "text": (
+        lambda p: p.write_text("hello world, not netcdf"),
+        {},
+        r"is no npz, nor NetCDF .* begins with b'hello",
+    ),
     "time backwards": (
         lambda p: grid().isel(time=slice(None, None, -1)).to_netcdf(p),
         {},

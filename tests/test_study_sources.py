@@ -304,6 +304,11 @@ def test_a_task_wants_what_it_wants() -> None:
         ("sing", {}, "task: 'sing': must be one of classify, regress, segment, forecast"),
         ("classify", {"lead": 3}, "lead: 3: only a forecast has one; the task is classify"),
         ("segment", {"variable": "t"}, "variable: t: only a forecast has one"),
+        (
+            "classify",
+            {"mask": True},
+            "missing: mask: the targets of a regression or a forecast can be missing",
+        ),
         ("segment", {}, "data: none: without data there are the digits, to classify and not to segment"),
         ("forecast", {"lead": 3}, "task: forecast: needs data with a field"),
     ):

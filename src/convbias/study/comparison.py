@@ -20,7 +20,7 @@ from .progress import bar
 from .recipe import Recipe
 from .results import REFERENCE, Study
 from .runs import Run
-from .samples import Samples
+from .samples import Samples, count
 from .tasks import Classification, Task
 from .team import ALONE
 
@@ -32,6 +32,8 @@ TYINGS = {
 }
 LEVEL_AND_OFFSET = {1: "c + c l", 2: "c + c h w", 3: "c + c d h w"}
 SEEDS = 5
+# Splits with fewer samples are told of.
+FEW = 30
 
 
 def compare(
@@ -112,7 +114,7 @@ def compare_on(
     chosen = _chosen(tyings, recipe, bench, notes)
     bench.check(chosen)
     width, told = control.wide_enough(bench, chosen, recipe)
-    notes.append(told)
+    notes += [told, *_few(bench)]
     kinds = [Job(tying, numbers[0], recipe) for tying in chosen]
     if width is not None:
         kinds.append(Job(parse(REFERENCE), numbers[0], recipe, width))
@@ -161,6 +163,19 @@ def _chosen(
         )
         chosen = chosen if addition in chosen else [*chosen, addition]
     return chosen
+
+
+def _few(bench: Bench) -> list[str]:
+    """What to say of splits from which little can be told."""
+    uses = (
+        (bench.validation, "validation", "choose the epoch: it is chosen by chance"),
+        (bench.test, "test", "tell the error: of others they say little"),
+    )
+    return [
+        f"Only {count(split)} {name} samples {use}."
+        for split, name, use in uses
+        if split is not None and count(split) < FEW
+    ]
 
 
 def _seeds(seeds: int | Sequence[int]) -> list[int]:

@@ -67,23 +67,26 @@ def check(name: str, samples: Samples, *, missing_targets: bool = False) -> None
     if len(inputs) == 0:
         raise DataError(name, "no samples")
     check_finite(name, inputs)
-    if not missing_targets:
-        check_finite(name, targets)
-    elif targets.isnan().all():
+    check_finite(name, targets, missing=missing_targets)
+    if missing_targets and targets.isnan().all():
         raise DataError(name, "every target is missing")
 
 
-def check_finite(name: str, values: Tensor) -> None:
-    """Raise DataError where a value is missing, saying how many and where the first is."""
+def check_finite(name: str, values: Tensor, *, missing: bool = False) -> None:
+    """Raise DataError for a value that is NaN or infinite, saying how many and where the first is.
+
+    With ``missing``, NaN is meant.
+    """
     if not values.is_floating_point():
         return
-    missing = ~values.isfinite()
-    if missing.any():
-        number, first = int(missing.sum()), tuple(missing.nonzero()[0].tolist())
+    wrong = values.isinf() if missing else ~values.isfinite()
+    if wrong.any():
+        number, first = int(wrong.sum()), tuple(wrong.nonzero()[0].tolist())
+        kind = "infinite" if missing else "NaN or infinite"
         raise DataError(
             name,
-            f"{number} of {values.numel()} values are NaN or infinite, the first at index {first}; "
-            "fill them or cut them out first",
+            f"{number} of {values.numel()} values are {kind}, the first at index {first}; fill them or cut "
+            "them out first",
         )
 
 

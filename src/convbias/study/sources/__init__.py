@@ -58,6 +58,10 @@ def load(
     for name, value in (("lead", lead), ("variable", variable)):
         if value is not None:
             raise DataError(name, f"{value}: only a forecast has one; the task is {task}")
+    if mask and task != "regress":
+        raise DataError(
+            "missing", f"mask: the targets of a regression or a forecast can be missing; the task is {task}"
+        )
     if source is None:
         return digits() if task == "classify" else _no_default(task)
     if not Path(source).exists() and FACTORY.fullmatch(str(source)):

@@ -21,22 +21,30 @@ with extra("study"):
 
 # What the axes of a field are called in the CF conventions, and how a coordinate tells that it is one.
 AXES: Final[Mapping[str, str]] = {"T": "time", "Y": "latitude", "X": "longitude"}
+NAME_THEM: Final = (
+    "name the dimensions time, lat and lon, or give their coordinates the attribute axis: T, Y, X"
+)
+# Nothing that is measured; what stands for missing values is often beyond, as 9.97e36, netCDF's own.
+UNLIKELY: Final = 1e30
 
 
 def series(path: Path, variable: str | None, mask: bool) -> Series:
     """The field ``variable``, or the file's only one over time and two axes of space.
 
-    Values that the file declares missing are missing; NaN that it does not declare is, too, with ``mask``.
+    Values that the file declares missing, or out of its valid range, are missing; NaN that it does not
+    declare is, too, with ``mask``.
 
     Raises DataError for what cannot be read, or is no such field.
     """
     with _opened(path, masked=True) as found, _opened(path, masked=False) as raw:
         name = _chosen(path.name, found, variable)
         axes = _axes(found, name)
-        field = _on_axes(path.name, found[name], axes)
         try:
+            field = _on_axes(path.name, _in_range(found[name], raw[name]), axes)
             values = np.asarray(field.values, dtype=np.float32)
             stored = raw[name].values
+        except DataError:
+            raise
         except Exception as error:
             raise DataError(path.name, f"{name} cannot be read ({error})") from error
         is_float = np.issubdtype(stored.dtype, np.floating)
@@ -45,6 +53,14 @@ def series(path: Path, variable: str | None, mask: bool) -> Series:
             raise DataError(
                 path.name,
                 f"{name} has NaN that the file does not declare as missing; --missing mask leaves it out",
+            )
+        odd = ~(np.abs(values) < UNLIKELY) & ~np.isnan(values)
+        if odd.any():
+            at = tuple(map(int, np.argwhere(odd)[0]))
+            raise DataError(
+                path.name,
+                f"{name} has {int(odd.sum())} values beyond {UNLIKELY:g}, the first {values[at]:g} at index "
+                f"{at}; declare them missing (the attribute _FillValue, or valid_max) or cut them out",
             )
         unit = str(field.attrs.get("units", ""))
         space = tuple(_axis(found, axes[axis]) for axis in "YX")
@@ -75,12 +91,22 @@ def _chosen(name: str, found: Any, variable: str | None) -> str:
         if variable not in found.data_vars:
             raise DataError(name, f"has no variable {variable}; it has {contents}")
         return variable
-    fields = [str(key) for key in found.data_vars if {"T", "Y", "X"} <= _axes(found, str(key)).keys()]
-    if len(fields) != 1:
+    fields = [str(key) for key in found.data_vars if not _lacking(_axes(found, str(key)))]
+    if not fields:
         raise DataError(
-            name, f"has {len(fields)} fields over time and space; --variable chooses of {contents}"
+            name,
+            f"has no field over time and space by the CF conventions; it has {contents}; if one of these is, "
+            f"{NAME_THEM}",
+        )
+    if len(fields) > 1:
+        raise DataError(
+            name, f"has {len(fields)} fields over time and space; --variable chooses of {', '.join(fields)}"
         )
     return fields[0]
+
+
+def _lacking(axes: Mapping[str, str]) -> list[str]:
+    return [AXES[axis] for axis in AXES if axis not in axes]
 
 
 def _axes(found: Any, variable: str) -> dict[str, str]:
@@ -98,11 +124,11 @@ def _axes(found: Any, variable: str) -> dict[str, str]:
 
 def _on_axes(name: str, field: Any, axes: Mapping[str, str]) -> Any:
     """``field`` as (time, y, x)."""
-    if lacking := [AXES[axis] for axis in AXES if axis not in axes]:
+    if lacking := _lacking(axes):
         raise DataError(
             name,
             f"{field.name} {dict(field.sizes)} has no axis of {' and '.join(lacking)} that the CF "
-            "conventions tell; name it so, or give it the attribute axis",
+            f"conventions tell; {NAME_THEM}",
         )
     others = [str(dim) for dim in field.dims if dim not in axes.values()]
     if large := {dim: field.sizes[dim] for dim in others if field.sizes[dim] > 1}:
@@ -113,6 +139,24 @@ def _on_axes(name: str, field: Any, axes: Mapping[str, str]) -> Any:
             f"xarray.open_dataset({name!r}).isel({first}=0).to_netcdf('one.nc')",
         )
     return field.squeeze(others).transpose(*(axes[axis] for axis in AXES))
+
+
+def _in_range(field: Any, raw: Any) -> Any:
+    """``field`` where it is in the range that the file calls valid.
+
+    That is one of the packed values, unless its own type is that of the unpacked (CF conventions, 2.5.1).
+    """
+    low, high = np.asarray(raw.attrs.get("valid_range", (-np.inf, np.inf)))
+    low, high = (
+        np.asarray(raw.attrs.get(key, end)) for key, end in (("valid_min", low), ("valid_max", high))
+    )
+    if not (np.isfinite(low) or np.isfinite(high)):
+        return field
+    packed = raw.dtype.kind in "iu" and not any(
+        np.isfinite(end) and end.dtype.kind == "f" for end in (low, high)
+    )
+    values = (raw if packed else field).values
+    return field.copy(data=np.where((values >= low) & (values <= high), field.values, np.nan))
 
 
 def _declared(raw: Any) -> np.ndarray[Any, Any]:

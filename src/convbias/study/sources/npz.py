@@ -72,6 +72,12 @@ def series(file: Path, variable: str | None, mask: bool) -> Series:
 
 def read(file: Path) -> dict[str, Array]:
     """The arrays of an npz file; pickled ones are refused."""
+    with file.open("rb") as stream:
+        head = stream.read(8)
+    if not head.startswith((b"PK", np.lib.format.MAGIC_PREFIX)):
+        raise DataError(
+            file.name, f"is no npz, nor NetCDF or Zarr: it begins with {head!r}; is it what it says?"
+        )
     try:
         # Opened here, for numpy leaves a damaged file open.
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
