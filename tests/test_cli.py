@@ -73,7 +73,7 @@ def test_json_goes_to_stdout_alone(convbias_command, tmp_path: Path) -> None:
 def test_a_forecast(convbias_command, tmp_path: Path) -> None:
     np.savez(tmp_path / "field.npz", t=np.random.default_rng(0).normal(size=(200, 6, 7)))
     arguments = ["--data", tmp_path / "field.npz", "--task", "forecast", "--lead", 3]
-    status, out, _ = convbias_command("study", *arguments, *QUICK, "--out", tmp_path)
+    status, out, _ = convbias_command("study", *arguments, *QUICK, "--out", tmp_path / "run")
     assert status == 0
     assert "RMSE" in out
     assert "For comparison, persistence: 1." in out
@@ -198,9 +198,8 @@ def test_an_interrupted_study_is_resumed_to_the_same_results(
     assert "Traceback" not in err
     finished = len(list(tmp_path.glob("run/trials/seed*.trial")))
     assert 1 <= finished < 6
-    assert (
-        f"stopped with {finished} finished trials; convbias study --resume {tmp_path / 'run'} goes on" in err
-    )
+    told = f"stopped with {finished} finished trial{'s' * (finished > 1)}"
+    assert f"{told}; convbias study --resume {tmp_path / 'run'} goes on" in err
     assert not (tmp_path / "run" / "results.json").exists()
 
     status, out, err = convbias_command("study", "--resume", tmp_path / "run", "--json")
@@ -226,6 +225,86 @@ def test_a_disk_that_is_full_is_said_and_what_is_finished_is_kept(tmp_path: Path
     assert f"stopped with {finished} finished trials" in ran.stderr or finished == 0
     assert "Traceback" not in ran.stderr
     assert not list(tmp_path.rglob(".*"))
+    # The numbers come before the figures, which are larger.
+    assert (tmp_path / "run" / "results.json").exists() == (finished == 6)
+    assert (tmp_path / "run" / "trials.csv").exists() == (finished == 6)
+
+
+def test_a_disk_that_is_full_from_the_start_is_left_as_it_was(tmp_path: Path) -> None:
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (9, 9))\n"
+        "from convbias.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, "study", *QUICK, "--out", str(tmp_path / "run")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert "request.json: cannot be written (File too large)" in ran.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_ones_own_is_not_written_into(convbias_command, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("mine")
+    status, out, err = convbias_command("study", *QUICK, "--out", tmp_path)
+    assert (status, out) == (2, "")
+    assert "holds other files; choose a new folder, or an empty one" in err
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("results.json", "mine")]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("ReLU()", "Tanh()", False),
+        ("3, 2, 3)", "3, 2, 3, bias=False)", False),
+        ("import torch", "import torch  # again", True),
+    ],
+)
+def test_a_study_goes_on_with_the_networks_that_it_began_with(
+    convbias_command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, same: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "changing.py").write_text(NET)
+    assert convbias_command("study", *QUICK, "--model", "changing:make", "--out", "run")[0] == 0
+    (tmp_path / "changing.py").write_text(NET.replace(old, new))
+    del sys.modules["changing"]
+    status, _, err = convbias_command("study", "--resume", "run")
+    del sys.modules["changing"]
+    assert status == (0 if same else 2)
+    assert ("holds another study (other networks); choose another folder" in err) != same
+
+
+def test_a_folder_is_one_processs_at_a_time(convbias_command, tmp_path: Path) -> None:
+    assert convbias_command("study", *QUICK, "--out", tmp_path / "run")[0] == 0
+    code = (
+        "import sys; from pathlib import Path; from convbias.study.runs import Run\n"
+        "run = Run(Path(sys.argv[1]), Run.request_in(Path(sys.argv[1])))\n"
+        "with run.alone(): print('in', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "run")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"in\n"
+    status, _, err = convbias_command("study", "--resume", tmp_path / "run")
+    assert status == 2
+    assert "another process is at work in it; wait for it, or choose another folder" in err
+    other.kill()
+    other.communicate()
+    assert convbias_command("study", "--resume", tmp_path / "run")[0] == 0
+
+
+@pytest.mark.parametrize(("rank", "waits"), [("0", 0), ("1", 1)])
+def test_what_is_wrong_for_all_of_torchruns_ranks_is_said_by_the_first(
+    convbias_command, monkeypatch: pytest.MonkeyPatch, rank: str, waits: int
+) -> None:
+    """The others wait to be ended, and speak if they are not."""
+    waited: list[float] = []
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(time, "sleep", waited.append)
+    status, _, err = convbias_command("study", "--data", "nowhere.npz")
+    assert (status, len(waited)) == (2, waits)
+    assert err == "error: nowhere.npz: no such file\n"
 
 
 def test_what_cannot_be_resumed_or_replaced(convbias_command, tmp_path: Path) -> None:

@@ -110,6 +110,39 @@ def test_one_image_without_a_batch_and_a_dead_layer() -> None:
     assert set(decompose(layer, x)[""].shares.values()) == {0.0}
 
 
+@pytest.mark.parametrize(
+    ("x", "raised", "said"),
+    [
+        (
+            torch.randn(0, 3, 8, 8),
+            ShapeError,
+            r"input=\(0, 3, 8, 8\): is empty and has no mean; give one image",
+        ),
+        (
+            torch.randn(2, 4, 8, 8),
+            ShapeError,
+            r"input=\(2, 4, 8, 8\): must be \(N, 3, \*space\), or without N",
+        ),
+        (torch.randn(3, 8), ShapeError, r"input=\(3, 8\): must be \(N, 3, \*space\), or without N"),
+        (
+            torch.ones(2, 3, 8, 8, dtype=torch.long),
+            ShapeError,
+            "input=torch.int64: must be floating-point numbers",
+        ),
+        (torch.full((2, 3, 8, 8), torch.nan), ValueError, r"input=nan, at \(0, 0, 0, 0\): must be finite"),
+        (torch.full((2, 3, 8, 8), torch.inf), ValueError, r"input=inf, at \(0, 0, 0, 0\): must be finite"),
+    ],
+)
+def test_inputs_that_cannot_be_taken_apart(x: torch.Tensor, raised: type[ValueError], said: str) -> None:
+    layer = nn.Conv2d(3, 2, 3)
+    with pytest.raises(raised, match=said):
+        decompose(layer, x)
+    assert not layer._forward_hooks
+    assert not layer._forward_pre_hooks
+    with pytest.raises(raised, match="layer '1', input="):
+        decompose(nn.Sequential(nn.Identity(), layer), x)
+
+
 def test_nothing_to_take_apart() -> None:
     with pytest.raises(ShapeError, match="model=Linear: runs no convolution"):
         decompose(nn.Linear(2, 2), torch.zeros(1, 2))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -177,6 +178,40 @@ def test_what_cannot_be_had_is_refused_before_training() -> None:
         ({"tyings": ["h c"]}, convbias.TyingError, "axes go in the order"),
         ({"tyings": ["untied", "c l"]}, convbias.SurgeryError, "'c l', at 'l': a 2D bias has the axes"),
         ({"seeds": 0}, ValueError, "seeds=0: at least one"),
+        ({"seeds": "12"}, ValueError, "seeds='12': must be a whole number, or several in a list"),
+        ({"seeds": 2.5}, ValueError, "seeds=2.5: must be a whole number"),
+        ({"seeds": [1.0]}, ValueError, r"seeds=\[1.0\]: must be whole numbers"),
+        ({"tyings": "untied"}, ValueError, r"tyings='untied': must be a list; write \['untied'\]"),
+        (
+            {"blocks": torch.arange(5)},
+            ValueError,
+            r"blocks=\(5,\): must be one number for each of the 24 test",
+        ),
+        ({"device": "nope"}, ValueError, "device=nope: must be cpu, cuda or cuda:N"),
+        (
+            {"make_model": nn.Conv2d(1, 2, 3)},
+            ValueError,
+            "make_model=Conv2d: must be a function that makes a new",
+        ),
+        ({"make_model": lambda: 1 / 0}, ValueError, "make_model: the factory failed, ZeroDivisionError"),
+        ({"make_model": lambda: sys.exit(7)}, ValueError, "make_model: the factory failed, SystemExit: 7"),
+        ({"make_model": lambda: 3}, ValueError, "make_model: must return a torch.nn.Module, not int"),
+        (
+            {"train": 3},
+            DataError,
+            r"train: must be a pair of tensors \(inputs, targets\) or a Dataset .* int",
+        ),
+        ({"test": (x, y.float())}, DataError, "test: labels must be whole numbers; targets.long"),
+        ({"test": (x, y - 1)}, DataError, "test: the label -1 is no class; they are numbered from 0"),
+        (
+            {
+                "task": Segmentation(3),
+                "test": (x, torch.full((24, 6, 6), -100)),
+                "train": (x, x.long()[:, 0].abs()),
+            },
+            DataError,
+            "test: every target is missing",
+        ),
         ({"test": (x, y[:3])}, DataError, "test: 24 inputs but 3 targets"),
         ({"train": (x * math.nan, y)}, DataError, "train: 864 of 864 values are NaN"),
         ({"validation": (x[:0], y[:0])}, DataError, "validation: no samples"),
@@ -195,6 +230,19 @@ def test_what_cannot_be_had_is_refused_before_training() -> None:
         with pytest.raises(raised, match=said):
             compare(options.pop("make_model"), options.pop("train"), options.pop("test"), **options)
     assert SEEN == []
+
+
+def test_arrays_and_lists_are_tensors_and_a_width_shows() -> None:
+    x, y = samples()
+    options: dict[str, Any] = {"tyings": ["untied"], "seeds": 1, "recipe": QUICK}
+    plain = compare(Watched, (x, y), (x, y), **options)
+    for given in ((x.numpy(), y.numpy()), [x, y]):
+        assert compare(Watched, cast(Any, given), (x, y), **options).trials == plain.trials
+
+    def wide(width: int = 4) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(1, width, 3), nn.Flatten(), nn.Linear(16 * width, 3))
+
+    assert compare(wide, (x, y), (x, y), **options).control is not None
 
 
 def test_without_tied_it_is_compared_first() -> None:

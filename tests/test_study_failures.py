@@ -106,6 +106,10 @@ def test_failures_in_files_for_programs() -> None:
     assert [trial["error"] is None for trial in read["trials"]] == [False, False, True] * 2
     lines = list(csv.DictReader(io.StringIO(csv_text(found))))
     assert [bool(line["failure"]) for line in lines] == [False, False, True] * 2
+    (empty,) = csv.DictReader(
+        io.StringIO(csv_text(replace(found, trials=(replace(found.trials[0], tying=""),))))
+    )
+    assert empty["tying"] == '""'
     with pytest.raises(ValueError, match="not JSON compliant"):
         json_text({"error": math.nan})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from convbias.errors import DataError
-from convbias.study import Data, Regression, Segmentation, load
-from convbias.study.samples import batch, checksum, count, some
+from convbias.study import Data, Recipe, Regression, Segmentation, compare, load, samples
+from convbias.study.models import small
+from convbias.study.samples import batch, checksum, count
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(0, 255, (40, 6, 5), dtype=np.uint8)
@@ -185,6 +187,34 @@ def stream(): return Stream()
 def number(): return 3
 def fails(): raise OSError("disk gone")
 def broken(): return [None] * 20, [None] * 20
+class Rare(Squares):
+    def __init__(self, n, rare, dense=False, late=False, hole=False):
+        super().__init__(n)
+        self.rare, self.dense, self.late, self.hole = rare, dense, late, hole
+    def __getitem__(self, i):
+        if self.late and i == 2001:
+            raise OSError("disk gone")
+        label = self.rare.get(i, i % 2) if isinstance(self.rare, dict) else i % 2
+        x = torch.randn(1, 6, 6)
+        if self.hole and i in self.rare:
+            x[0, 3, 4] = torch.nan
+        return x, torch.full((6, 6), label) if self.dense else label
+
+RARE = dict.fromkeys((7, 13, 19, 25, 31), 2)
+def three_rare(dense): return Rare(2500, RARE, dense), Rare(40, {}, dense), Rare(300, {5: 3}, dense)
+def rare_classify(): return three_rare(False)
+def rare_segment(): return three_rare(True)
+def late(): return Rare(2500, {}, late=True), Rare(30, {}), Rare(30, {})
+def sizes(): return [(torch.zeros(1, 6 + i % 2, 6), 0) for i in range(20)], Squares(9)
+def one_each(): return Squares(20), Squares(1)
+class Unsized:
+    def __getitem__(self, i): return torch.zeros(1, 6, 6), 0
+    def __len__(self): raise TypeError("endless")
+def no_length(): return Unsized(), Squares(9)
+def exits(): raise SystemExit(7)
+def scalars():
+    pairs = [(torch.full((1, 6, 6), i / 20), i / 20) for i in range(40)]
+    return pairs, pairs[::3]
 def floats(): return tuple((torch.randn(n, 2, 7), torch.randn(n)) for n in (9, 4))
 """
 
@@ -199,7 +229,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("two", [30, 12]), ("three", [30, 6, 12]), ("one", [28, 4, 8])]
+    ("name", "expected"), [("two", [27, 3, 12]), ("three", [30, 6, 12]), ("one", [28, 4, 8])]
 )
 def test_a_data_set_of_ones_own(module: str, name: str, expected: list[int]) -> None:
     data = load(f"{module}:{name}")
@@ -207,12 +237,49 @@ def test_a_data_set_of_ones_own(module: str, name: str, expected: list[int]) -> 
     assert (data.shape.inputs, data.shape.outputs) == ((1, 6, 6), 3)
     inputs, targets = batch(data.train, torch.tensor([2, 0]))
     assert_close(inputs[:, 0, 0, 0].long() % 3, targets)
+    set_apart = (
+        "An eighth of the training split is set apart for validation; return (train, validation, test)"
+    )
+    assert any(note.startswith(set_apart) for note in data.notes) == (name == "two")
+    everything = torch.cat([batch(split, torch.arange(count(split)))[0] for split in data.splits.values()])
+    assert len(everything) == sum(expected)
 
 
 def test_tensors_and_values_of_ones_own(module: str) -> None:
     assert load(f"{module}:tensors").shape.inputs == (2, 7)
     found = load(f"{module}:values", "regress")
     assert (found.shape.outputs, found.shape.dense) == (1, True)
+    found = load(f"{module}:floats", "regress")
+    assert (found.shape.outputs, found.shape.dense) == (1, False)
+
+
+def test_every_sample_is_looked_at_before_training(module: str) -> None:
+    """The third class is in five of 2,500 samples, and the test split has a fourth."""
+    for task in ("classify", "segment"):
+        data = load(f"{module}:rare_{task}", task)
+        assert data.shape.outputs == 4
+        assert samples.survey("train", data.train).classes == {0, 1, 2}
+        assert checksum(data.train) != checksum(sys.modules[module].Rare(2500, {8}, task == "segment"))
+    assert data.task == Segmentation(4)
+    with pytest.raises(
+        DataError, match=r"my_data:late, train: sample 2001 cannot be read, OSError: disk gone; mend"
+    ):
+        load(f"{module}:late")
+    with pytest.raises(
+        DataError, match=r"1 of 9216 values are NaN or infinite, the first at index \(2001, 0, 3, 4\)"
+    ):
+        samples.check("train", samples.Named("train", sys.modules[module].Rare(2500, {2001}, hole=True)))
+
+
+def test_scalars_are_regressed_whatever_has_them(module: str) -> None:
+    """Python's numbers are float64, and a network's output for each of them is (N, 1)."""
+    data = load(f"{module}:scalars", "regress")
+    study = compare(
+        *(partial(small, data.shape), data.train, data.test),
+        **{"validation": data.validation, "task": data.task, "tyings": ["tied"], "seeds": 1},
+        recipe=Recipe(epochs=20, batch_size=10, learning_rate=0.01),
+    )
+    assert study.rows[0].error.mean < 0.5 * np.std(np.arange(40) / 20)
 
 
 @pytest.mark.parametrize("noise", ["torch", "numpy", "python"])
@@ -220,7 +287,6 @@ def test_what_a_data_set_draws_is_drawn_alike_and_changes_nothing_outside(module
     load(f"{module}:two")
     squares = sys.modules[module].Squares(20, noise)
     before = torch.get_rng_state()
-    assert_close(some("a", squares), some("b", squares))
     assert checksum(squares) == checksum(squares) != checksum(sys.modules[module].Squares(20))
     assert torch.equal(torch.get_rng_state(), before)
     assert not torch.equal(batch(squares, torch.arange(9))[0], batch(squares, torch.arange(9))[0])
@@ -235,13 +301,17 @@ def test_what_a_data_set_draws_is_drawn_alike_and_changes_nothing_outside(module
             "classify",
             r"must return a Dataset, \(train, test\) or \(train, validation, test\), not int",
         ),
-        ("broken", "classify", "the data set cannot be read, TypeError"),
-        ("floats", "classify", "targets to classify must be whole numbers, not torch.float32"),
-        ("tensors", "regress", "targets to regress must be floating-point numbers, not torch.int64"),
+        ("broken", "classify", "samples must be pairs .input, target., all of one size; TypeError"),
+        ("sizes", "classify", "my_data:sizes, train: samples must be pairs .input, target., all of one size"),
+        ("one_each", "classify", "test has one sample; a study needs two at least"),
+        ("no_length", "classify", "my_data:no_length, train: has no length, TypeError"),
+        ("exits", "classify", "data=my_data:exits: the factory failed, SystemExit: 7"),
+        ("floats", "classify", "targets to classify must be whole numbers; targets.long"),
+        ("tensors", "regress", "targets to regress must be floating-point numbers; targets.float"),
     ],
 )
 def test_data_sets_that_cannot_be_used(module: str, name: str, task: Any, said: str) -> None:
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(ValueError, match=said):
         load(f"{module}:{name}", task)
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 
 from ..errors import MissingExtra
+
+# torchrun ends the ranks that are left well before.
+SECONDS_FOR_THE_FIRST_RANK = 3.0
 
 
 def main() -> None:
@@ -14,5 +19,8 @@ def main() -> None:
 
         app()
     except (ValueError, OSError, MissingExtra) as error:
+        if os.environ.get("RANK", "0") != "0":
+            # What is wrong for all of torchrun's ranks is said once; this one speaks if it is alone with it.
+            time.sleep(SECONDS_FOR_THE_FIRST_RANK)
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

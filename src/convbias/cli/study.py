@@ -6,6 +6,7 @@ import itertools
 import os
 import shlex
 import textwrap
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
@@ -25,7 +26,17 @@ with extra("study"):
     from ..study.models import MODELS
     from ..study.page import write
     from ..study.ranks import Place, here
-    from ..study.report import as_dict, baseline, code, json_text, legend, recommendation, table, verdict
+    from ..study.report import (
+        as_dict,
+        baseline,
+        code,
+        json_text,
+        legend,
+        number,
+        recommendation,
+        table,
+        verdict,
+    )
     from ..study.request import DEFAULT_MODEL, Request
     from ..study.runs import Run
     from ..study.samples import checksum
@@ -211,6 +222,7 @@ def _run(request: Request, folder: Path, place: Place, crew: tuple[int, int], as
         **asdict(request),
         **{"jobs": jobs, "threads": threads, "device": place.device.type},
         "checksum": checksum(*data.splits.values()),
+        "networks": bench.fingerprint(range(request.seeds)),
         **{"convbias": __version__, "torch": torch.__version__},
     }
     run = place.told(lambda: Run(folder, asked))
@@ -224,17 +236,18 @@ def _run(request: Request, folder: Path, place: Place, crew: tuple[int, int], as
     else:
         torch.set_num_threads(threads)
     try:
-        found = compare_on(
-            bench,
-            request.tyings,
-            seeds=request.seeds,
-            recipe=request.recipe,
-            tune=request.tune,
-            blocks=data.blocks,
-            run=run,
-            crew=how,
-            costs=True,
-        )
+        with run.alone() if place.leads else nullcontext():
+            found = compare_on(
+                bench,
+                request.tyings,
+                seeds=request.seeds,
+                recipe=request.recipe,
+                tune=request.tune,
+                blocks=data.blocks,
+                run=run,
+                crew=how,
+                costs=True,
+            )
         report, written = {}, []
         if place.leads:
             found = replace(found, notes=(*data.notes, *found.notes), baseline=data.baseline)
@@ -248,7 +261,7 @@ def _run(request: Request, folder: Path, place: Place, crew: tuple[int, int], as
             finished = run.stop()
             if folder.exists():
                 again = f"convbias study --resume {shlex.quote(str(folder))} goes on"
-                to_stderr.print(f"stopped with {finished} finished trials; {again}", markup=False)
+                to_stderr.print(f"stopped with {number(finished, 'finished trial')}; {again}", markup=False)
         raise
     if not place.leads:
         return
@@ -293,6 +306,8 @@ def _new_folder(out: Path | None) -> Path:
             raise OutputError(
                 out, "holds a study already; --resume goes on with it, or choose another folder"
             )
+        if out.is_dir() and any(out.iterdir()):
+            raise OutputError(out, "holds other files; choose a new folder, or an empty one")
         return out
     names = (f"{DEFAULT_FOLDER}-{n}" if n > 1 else DEFAULT_FOLDER for n in itertools.count(1))
     return next(folder for folder in map(Path, names) if not folder.exists())

@@ -71,7 +71,8 @@ def decompose(model: Module, x: object) -> dict[str, Decomposition]:
     (torch.nn's and convbias's, ``""`` where the model is one itself) are called as it calls them, the last
     time where several.
 
-    Raises ShapeError for a model without a convolution that runs.
+    Raises ShapeError for a model without a convolution that runs, and for one that is called with what it
+    does not take; ValueError for values that are not finite, for shares of those say nothing.
 
     >>> layer, x = torch.nn.Conv2d(3, 8, 3, padding=1), torch.randn(4, 3, 16, 16)
     >>> parts = decompose(layer, x)[""]
@@ -84,10 +85,14 @@ def decompose(model: Module, x: object) -> dict[str, Decomposition]:
     names = {layer: name for name, layer in model.named_modules() if isinstance(layer, (ConvNd, *OURS))}
     found: dict[str, Decomposition] = {}
 
+    def about_to_run(layer: Any, arguments: tuple[Any, ...]) -> None:
+        _check(names[layer], layer, arguments[0])
+
     def seen(layer: Any, arguments: tuple[Any, ...], output: Tensor) -> None:
         found[names[layer]] = _of_layer(layer, arguments[0], tuple(output.shape[-layer.weight.dim() + 2 :]))
 
     hooks = [layer.register_forward_hook(seen) for layer in names]
+    hooks += [layer.register_forward_pre_hook(about_to_run) for layer in names]
     training = {module: module.training for module in model.modules()}
     try:
         with torch.no_grad():
@@ -101,6 +106,23 @@ def decompose(model: Module, x: object) -> dict[str, Decomposition]:
     if not found:
         raise ShapeError("model", type(model).__name__, "runs no convolution; give one that has some")
     return found
+
+
+def _check(name: str, layer: Any, x: Tensor) -> None:
+    """Raise ValueError for an input that cannot be taken apart, before torch says it in its own way."""
+    dims = layer.weight.dim() - 2
+    name, shape = f"layer {name!r}, input" if name else "input", tuple(x.shape)
+    if x.dim() not in (dims + 1, dims + 2) or shape[-dims - 1] != layer.in_channels:
+        raise ShapeError(name, shape, f"must be (N, {layer.in_channels}, *space), or without N")
+    if not x.numel():
+        raise ShapeError(name, shape, "is empty and has no mean; give one image at least")
+    if not (x.is_floating_point() or x.is_complex()):
+        raise ShapeError(name, x.dtype, "must be floating-point numbers; x.float() makes them so")
+    if not x.isfinite().all():
+        at = tuple((~x.isfinite()).nonzero()[0].tolist())
+        raise ValueError(
+            f"{name}={x[at]:g}, at {at}: must be finite, for all shares depend on it; fill it first"
+        )
 
 
 def _of_layer(layer: Any, x: Tensor, output_size: tuple[int, ...]) -> Decomposition:

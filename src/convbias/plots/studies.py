@@ -62,7 +62,9 @@ def learning_curves(curves: Mapping[str, Sequence[Sequence[float]]], metric: str
         epochs = range(1, values.shape[1] + 1)
         colour = COLOURS[number % len(COLOURS)]
         dash = DASHES[number // len(COLOURS) % len(DASHES)]
-        axes.plot(epochs, values.mean(0).tolist(), dash, label=tying or '""', color=colour)
+        # A line of one point is not seen.
+        marker = "o" if len(epochs) == 1 else ""
+        axes.plot(epochs, values.mean(0).tolist(), dash, marker=marker, label=tying or '""', color=colour)
         axes.fill_between(
             epochs, values.amin(0).tolist(), values.amax(0).tolist(), color=colour, alpha=0.12, lw=0
         )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import inspect
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -14,6 +16,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.nn.parameter import is_lazy
 
 from ..errors import DataError
 from ..nn import decompose, retie
@@ -24,7 +27,7 @@ from ..tying import Tying
 from . import samples, training
 from .jobs import Job, Trial
 from .samples import Samples, seeded
-from .tasks import Classification, Task
+from .tasks import IGNORED, Classification, Segmentation, Task
 from .team import ALONE, Team
 
 # How many test samples a trained network is taken apart on: more would take more memory than training.
@@ -98,12 +101,18 @@ class Bench:
         if not math.isfinite(error):
             raise training.Diverged(f"the error on the test split is {error}", trained.epoch, trained.curve)
         network.cpu()
+        try:
+            shares = self._shares(network)
+        except ValueError as told:
+            raise training.Diverged(
+                f"it cannot be taken apart, {told}", trained.epoch, trained.curve
+            ) from told
         return self._trial(
             *(job, network),
             error=error,
             epoch=trained.epoch,
             curve=trained.curve,
-            shares=self._shares(network),
+            shares=shares,
             fields=self._fields(network),
             tallies=found,
         )
@@ -124,6 +133,19 @@ class Bench:
         """One input."""
         with seeded("example"):
             return samples.batch(self.train, torch.tensor([0]))[0]
+
+    def fingerprint(self, seeds: Iterable[int]) -> str:
+        """A digest of the networks that the seeds start from, which tells whether they are the same."""
+        digest = hashlib.sha256()
+        for seed in seeds:
+            network = self.start(seed)
+            # Some layers show functions, with their addresses.
+            digest.update(re.sub("0x[0-9a-f]+", "", repr(network)).encode())
+            for name, value in network.state_dict().items():
+                digest.update(name.encode())
+                if isinstance(value, Tensor) and not is_lazy(value):
+                    digest.update(repr((value.dtype, value.cpu().tolist())).encode())
+        return digest.hexdigest()[:16]
 
     @property
     def base_width(self) -> int | None:
@@ -151,8 +173,8 @@ class Bench:
         missing = bool(getattr(self.task, "missing", False))
         for name, split in self._splits:
             samples.check(name, split, missing_targets=missing)
-        if isinstance(self.task, Classification) and not self.task.unseen:
-            _check_classes(self._splits)
+        if isinstance(self.task, (Classification, Segmentation)):
+            _check_labels(self._splits, self.task)
         network = self.start(0)
         self._check_network(network)
         for tying in tyings:
@@ -167,10 +189,10 @@ class Bench:
 
     def _check_network(self, network: Module) -> None:
         """Raise ValueError for a network that does not take the data, or gives what is no answer."""
-        inputs, targets = samples.some("train", self.train)
         # The largest target: of classes, the one that a network may have too few outputs for.
-        largest = int(targets.flatten(1).amax(1).argmax() if targets.dim() > 1 else targets.argmax())
-        inputs, targets = (part[largest : largest + 1] for part in (inputs, targets))
+        largest = samples.survey("train", self.train).largest
+        with seeded("check"):
+            inputs, targets = samples.batch(self.train, torch.tensor([largest]))
         name = f"model={type(network).__name__}"
         with torch.no_grad():
             try:
@@ -209,13 +231,20 @@ def parameters(network: Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def _check_classes(splits: list[tuple[str, Samples]]) -> None:
-    """Raise DataError for classes that training never shows, and so cannot teach."""
-    known = set[Any]()
+def _check_labels(splits: list[tuple[str, Samples]], task: Classification | Segmentation) -> None:
+    """Raise DataError for what is no label, and for classes that training never shows and so cannot teach."""
+    known = frozenset[int]()
     for name, split in splits:
-        labels = set(samples.some(name, split)[1].flatten().tolist())
+        found = samples.survey(name, split)
+        if not found.whole:
+            raise DataError(name, "labels must be whole numbers; targets.long() makes them so")
+        labels = found.classes - {IGNORED} if isinstance(task, Segmentation) else found.classes
+        if not labels:
+            raise DataError(name, "every target is missing")
+        if min(labels) < 0:
+            raise DataError(name, f"the label {min(labels)} is no class; they are numbered from 0")
         known = known or labels
-        if unseen := sorted(labels - known):
+        if isinstance(task, Classification) and not task.unseen and (unseen := sorted(labels - known)):
             raise DataError(
                 name,
                 f"the classes {', '.join(map(str, unseen[:5]))}{' …' if unseen[5:] else ''} are not in the "

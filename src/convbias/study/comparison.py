@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -11,12 +12,13 @@ from torch.nn import Module
 
 from ..nn.surgery import Where
 from ..tying import Tying, parse
-from . import control, tuning
+from . import arguments, control, tuning
 from .bench import Bench
 from .costs import measure
 from .crew import Crew, OneByOne
 from .jobs import Job
 from .progress import bar
+from .ranks import device_called
 from .recipe import Recipe
 from .results import REFERENCE, Study
 from .runs import Run
@@ -70,8 +72,9 @@ def compare(
 
     Warns of layers that cannot have a tying and keep the bias that they had.
 
-    Raises DataError for samples that cannot be used, TyingError for spellings that cannot be read and
-    SurgeryError for tyings that no layer can have: all before anything is trained.
+    Raises DataError for samples that cannot be used, TyingError for spellings that cannot be read,
+    SurgeryError for tyings that no layer can have and ValueError for other arguments that cannot be: all
+    before anything is trained.
 
     >>> x, y = torch.randn(20, 1, 6, 6), torch.arange(20) % 2
     >>> def net():
@@ -82,18 +85,24 @@ def compare(
     [('tied', 86), ('untied', 116)]
     """
     bench = Bench(
-        *(make_model, train, validation, test, task or Classification(), where),
-        device=torch.device(device),
+        make_model=arguments.factory(make_model),
+        train=arguments.samples("train", train),
+        validation=None if validation is None else arguments.samples("validation", validation),
+        test=arguments.samples("test", test),
+        task=task or Classification(),
+        where=where,
+        device=device_called(device),
     )
-    return compare_on(
-        *(bench, tyings),
-        seeds=seeds,
-        recipe=recipe or Recipe(),
-        tune=tune,
-        blocks=blocks,
-        costs=costs,
-        run=run,
-    )
+    with nullcontext() if run is None else run.alone():
+        return compare_on(
+            *(bench, arguments.tyings(tyings)),
+            seeds=seeds,
+            recipe=recipe or Recipe(),
+            tune=tune,
+            blocks=arguments.blocks(blocks, bench.test),
+            costs=costs,
+            run=run,
+        )
 
 
 def compare_on(
@@ -109,7 +118,7 @@ def compare_on(
     costs: bool = False,
 ) -> Study:
     """``compare``, on a bench that is made, by a crew of one's own."""
-    crew, numbers = crew or OneByOne(), _seeds(seeds)
+    crew, numbers = crew or OneByOne(), arguments.seeds(seeds)
     notes: list[str] = []
     chosen = _chosen(tyings, recipe, bench, notes)
     bench.check(chosen)
@@ -176,10 +185,3 @@ def _few(bench: Bench) -> list[str]:
         for split, name, use in uses
         if split is not None and count(split) < FEW
     ]
-
-
-def _seeds(seeds: int | Sequence[int]) -> list[int]:
-    numbers = list(range(seeds)) if isinstance(seeds, int) else list(dict.fromkeys(seeds))
-    if not numbers:
-        raise ValueError(f"seeds={seeds}: at least one is needed, and two for an interval")
-    return numbers

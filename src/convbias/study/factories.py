@@ -48,7 +48,7 @@ def _found(what: str, spec: str) -> Callable[..., object]:
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{what}={spec}: importing {name} failed, {_told(error)}") from error
     factory = getattr(module, attribute, None)
     if not callable(factory):
@@ -60,9 +60,9 @@ def _found(what: str, spec: str) -> Callable[..., object]:
 def _call(what: str, spec: str, factory: Callable[..., object], *arguments: Any, **words: Any) -> object:
     try:
         return factory(*arguments, **words)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{what}={spec}: the factory failed, {_told(error)}") from error
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"

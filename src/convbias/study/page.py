@@ -23,6 +23,7 @@ from .report import (
     json_text,
     legend,
     more_cells,
+    number,
     recommendation,
     spelled,
     verdict,
@@ -40,18 +41,18 @@ PAGE, RESULTS, TRIALS = "report.html", "results.json", "trials.csv"
 
 
 def write(folder: Path, study: Study, data: Data, report: Mapping[str, Any]) -> list[str]:
-    """Write everything into ``folder``; the names of the files. The page is written last."""
+    """Write everything into ``folder``, the numbers first and the page last; the names of the files."""
+
+    def put(name: str, text: str) -> None:
+        write_whole(folder / name, lambda file: file.write_text(text, "utf-8"))
+
+    put(RESULTS, json_text(report))
+    put(TRIALS, csv_text(study))
     figures = {name: draw() for name, draw in _figures(study, data).items()}
     for name, figure in figures.items():
         save(figure, folder / f"{name}.png")
         save(figure, folder / f"{name}.svg")
-    texts = {
-        RESULTS: json_text(report),
-        TRIALS: csv_text(study),
-        PAGE: page(study, data, report, figures),
-    }
-    for name, text in texts.items():
-        write_whole(folder / name, lambda file, text=text: file.write_text(text, "utf-8"))
+    put(PAGE, page(study, data, report, figures))
     return [PAGE, RESULTS, TRIALS, *(f"{name}.png" for name in figures), "the figures as .svg too"]
 
 
@@ -88,7 +89,7 @@ def page(study: Study, data: Data, report: Mapping[str, Any], figures: Mapping[s
             "PyTorch": asked["torch"],
             "Python": platform.python_version(),
             "machine": f"{platform.system()} {platform.machine()}, {asked['device']}",
-            "side by side": f"{asked['jobs']}, {asked['threads']} threads each",
+            "side by side": f"{asked['jobs']}, {number(asked['threads'], 'thread')} each",
             "seeds": ", ".join(map(str, sorted({trial.seed for trial in study.trials}))),
             "checksum of the data": asked["checksum"],
             "recipe": ", ".join(f"{name} {value}" for name, value in report["recipe"].items()),

@@ -50,7 +50,7 @@ def here(device: str | None, *, together: bool, sharded: bool) -> Generator[Plac
 
     Raises ValueError for a device that is not there, and for a team without torchrun.
     """
-    chosen = _device(device)
+    chosen = device_called(device)
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 and together:
         raise ValueError(
@@ -73,7 +73,8 @@ def here(device: str | None, *, together: bool, sharded: bool) -> Generator[Plac
         dist.destroy_process_group()
 
 
-def _device(name: str | None) -> torch.device:
+def device_called(name: str | torch.device | None) -> torch.device:
+    """The device; None is the GPU where there is one. Raises ValueError for one that is not there."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

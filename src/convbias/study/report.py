@@ -14,7 +14,7 @@ from ..errors import extra
 from .data import Data
 from .jobs import Trial
 from .results import KEPT, REFERENCE, Row, Study
-from .statistics import LEVEL, p_value, paired
+from .statistics import LEAST_BLOCKS, LEVEL, p_value, paired
 
 with extra("study"):
     from rich.console import Group
@@ -149,8 +149,8 @@ def legend(study: Study, block: str = "sample") -> str:
         "the paired t test, corrected for the number of tyings (Holm): below "
         f"{1 - LEVEL:.2f}, a difference is found. The split of the data is the same for all seeds; the "
         f"interval over test samples is that of the difference when the {block}s of the test split are "
-        "drawn again (bootstrap), and decides nothing. “As tied” is the epoch at which the mean "
-        "validation error is down to tied's best."
+        f"drawn again (bootstrap; left out below {LEAST_BLOCKS} {block}s), and decides nothing. “As tied” is "
+        "the epoch at which the mean validation error is down to tied's best."
     ]
     if any(row.bootstrap for row in study.rows):
         told.append(
@@ -162,9 +162,10 @@ def legend(study: Study, block: str = "sample") -> str:
         )
     threads = {cost.threads for cost in study.costs.values()}
     if threads:
+        size = number(study.recipe.batch_size, "sample")
         told.append(
-            f"Time and memory are of a training step of {study.recipe.batch_size} samples, measured one "
-            f"after another with nothing beside, {threads.pop()} threads."
+            f"Time and memory are of a training step of {size}, measured one after another with nothing "
+            f"beside, {number(threads.pop(), 'thread')}."
         )
     return " ".join([*told, *study.notes])
 
@@ -210,6 +211,15 @@ def csv_text(study: Study) -> str:
 
     lines.writerows(map(line, study.trials))
     return file.getvalue()
+
+
+def number(count: int, what: str) -> str:
+    """How many of something there are.
+
+    >>> number(1, "thread"), number(2, "thread")
+    ('1 thread', '2 threads')
+    """
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def spelled(row: Row) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
@@ -11,6 +13,11 @@ from ..errors import OutputError
 from ..outputs import writable_folder, write_whole
 from .jobs import Job, Trial
 from .saving import damaged, load, save
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None
 
 REQUEST, TRIALS = "request.json", "trials"
 
@@ -24,16 +31,20 @@ class Run:
 
     def __init__(self, folder: Path, request: Mapping[str, Any]) -> None:
         known = self.request_in(folder)
-        if known is not None and known != json.loads(json.dumps(request)):
+        request = json.loads(json.dumps(request))
+        if known is not None and known != request:
             changed = ", ".join(name for name in request if known.get(name) != request[name])
             raise OutputError(folder, f"holds another study (other {changed}); choose another folder")
-        self._made = [path for path in (folder / TRIALS, folder) if not path.exists()]
-        self.folder = writable_folder(folder)
-        writable_folder(folder / TRIALS)
-        if known is None:
-            self._made.insert(0, folder / REQUEST)
-            text = json.dumps(request, indent=2, ensure_ascii=False)
-            write_whole(folder / REQUEST, lambda file: file.write_text(text, "utf-8"))
+        self._made = [path for path in (folder / TRIALS, folder / REQUEST, folder) if not path.exists()]
+        try:
+            self.folder = writable_folder(folder)
+            writable_folder(folder / TRIALS)
+            if known is None:
+                text = json.dumps(request, indent=2, ensure_ascii=False)
+                write_whole(folder / REQUEST, lambda file: file.write_text(text, "utf-8"))
+        except OutputError:
+            self._unmake()
+            raise
 
     @staticmethod
     def request_in(folder: Path) -> dict[str, Any] | None:
@@ -49,9 +60,34 @@ class Run:
         """How many trials are finished; where none is even begun, what was made here is removed."""
         files = list((self.folder / TRIALS).iterdir())
         if not files:
-            for path in self._made:
-                path.rmdir() if path.is_dir() else path.unlink()
+            self._unmake()
         return sum(file.match("seed *.trial") for file in files)
+
+    @contextmanager
+    def alone(self) -> Generator[None]:
+        """Keep other processes out of the folder, until this one leaves it or ends, however it does.
+
+        Raises OutputError where another one is at work. Only where the system can lock a folder.
+        """
+        if fcntl is None:
+            yield
+            return
+        lock = os.open(self.folder, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise OutputError(
+                    self.folder, "another process is at work in it; wait for it, or choose another folder"
+                ) from error
+            yield
+        finally:
+            os.close(lock)
+
+    def _unmake(self) -> None:
+        for path in self._made:
+            if path.exists():
+                path.rmdir() if path.is_dir() else path.unlink()
 
     def finished(self, job: Job) -> Trial | None:
         """The trial, if it was finished before."""

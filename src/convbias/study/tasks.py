@@ -121,8 +121,8 @@ class Segmentation(Task):
 class Regression(Task):
     """Values against values of the same shape: the mean square, and its root times ``scale``.
 
-    ``scale`` turns normalised values back into ``unit``. With ``missing``, targets that are NaN count
-    neither in the loss nor in the error.
+    Outputs (N, 1) do for targets (N,). ``scale`` turns normalised values back into ``unit``. With
+    ``missing``, targets that are NaN count neither in the loss nor in the error.
 
     >>> task = Regression(scale=2.0, unit="K")
     >>> task.error(task.tallies(torch.zeros(4), torch.ones(4)).sum(0))
@@ -139,7 +139,7 @@ class Regression(Task):
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         if not self.missing:
-            return F.mse_loss(output, target)
+            return F.mse_loss(*_alike(output, target))
         return self._apart(output, target).square().sum() / max(self.terms(target), 1)
 
     def terms(self, target: Tensor) -> int:
@@ -155,7 +155,15 @@ class Regression(Task):
         return self.scale * (sums[..., 0] / sums[..., 1]).sqrt()
 
     def _apart(self, output: Tensor, target: Tensor) -> Tensor:
-        if output.shape != target.shape:
-            raise ValueError(f"outputs {tuple(output.shape)} for targets {tuple(target.shape)}")
+        output, target = _alike(output, target)
         apart = output - target
         return torch.where(target.isfinite(), apart, 0) if self.missing else apart
+
+
+def _alike(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Both with the target's shape, and no more digits than the output's: Python's numbers are float64."""
+    if output.shape == (*target.shape, 1) and target.dim() == 1:
+        output = output[:, 0]
+    if output.shape != target.shape:
+        raise ValueError(f"outputs {tuple(output.shape)} for targets {tuple(target.shape)}")
+    return output, target.to(torch.promote_types(output.dtype, torch.float32))

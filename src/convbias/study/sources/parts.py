@@ -6,18 +6,17 @@ from collections.abc import Mapping
 
 import torch
 
-from ..data import Pair
+from ..samples import S, count, part
 
 
-def with_validation(given: Mapping[str, Pair]) -> dict[str, Pair]:
-    """The splits, with an eighth of the training split, at random, for validation where there is none."""
-    if "validation" in given:
-        return dict(given)
-    inputs, targets = given["train"]
-    order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(0))
+def with_validation(given: Mapping[str, S]) -> dict[str, S]:
+    """The splits, with an eighth of the training split, at random, for validation where there is none.
+
+    A training split with fewer than eight samples has none to spare.
+    """
+    train = given["train"]
+    order = torch.randperm(count(train), generator=torch.Generator().manual_seed(0))
     held, kept = order.tensor_split([len(order) // 8])
-    return {
-        "train": (inputs[kept], targets[kept]),
-        "validation": (inputs[held], targets[held]),
-        "test": given["test"],
-    }
+    if "validation" in given or not len(held):
+        return dict(given)
+    return {"train": part(train, kept), "validation": part(train, held), "test": given["test"]}
