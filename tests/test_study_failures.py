@@ -61,9 +61,14 @@ def study(fault: str, **options: Any) -> Study:
 @pytest.mark.parametrize(
     ("fault", "validated", "said", "epochs"),
     [
-        ("loss", False, "learning_rate=0.002: the loss is nan in epoch 1; lower it", 0),
+        ("loss", False, "learning_rate=0.002: the loss is nan in epoch 1; lower it, or mend the network", 0),
         ("eval", False, "the error on the test split is nan", 3),
-        ("eval", True, "learning_rate=0.002: the validation error is nan in epoch 1; lower it", 0),
+        (
+            "eval",
+            True,
+            "learning_rate=0.002: the validation error is nan in epoch 1; lower it, or mend the network",
+            0,
+        ),
     ],
 )
 def test_a_network_without_a_finite_error_is_told_and_the_others_are_compared(

@@ -162,7 +162,7 @@ def test_days_are_the_files_days(hours: int) -> None:
     assert f"2 ahead ({2 * hours} hours)" in data.summary
 
 
-BEYOND = r"t2m has 1 values beyond 1e\+30, the first "
+BEYOND = r"1 of 7200 values of t2m are beyond 1e\+30, the first "
 
 
 def spoilt(value: float) -> np.ndarray[Any, Any]:

@@ -17,10 +17,11 @@ from convbias.study.page import command
 HERE = Path(__file__).parent
 HEAD = """# Which bias pays: results
 
-Each study was run by the command above its table, on a machine with two cores; the numbers of every trial are
-in the `.json` beside this page. ± is Student's 95% interval over the seeds; p is of the paired t test against
-tied, corrected for the number of tyings (Holm). *As tied* is the epoch at which the mean validation error is
-down to the best that tied ever has. The control, a tied network that is wider, is in no correction.
+Each study was run by the command above its table, on a machine with two cores that had other work too; all
+seven took about 95 minutes. The numbers of every trial are in the `.json` beside this page. ± is Student's
+95% interval over the seeds; p is of the paired t test against tied, corrected for the number of tyings
+(Holm). *As tied* is the epoch at which the mean validation error is down to the best that tied ever has. The
+control, a tied network that is wider, is in no correction.
 [How a study works](../choosing.md).
 
 `era5_t2m_uk_2019_03.npz` holds hourly temperatures two metres above the British Isles in March 2019, 33 × 49

@@ -188,7 +188,8 @@ class Training:
             self.best_state = copy.deepcopy(self.team.state(self.network))
 
     def _diverged(self, what: str, epoch: int) -> Diverged:
-        told = f"learning_rate={self.recipe.learning_rate}: {what} in epoch {epoch}; lower it"
+        rate = self.recipe.learning_rate
+        told = f"learning_rate={rate}: {what} in epoch {epoch}; lower it, or mend the network"
         return Diverged(told, epoch - 1, tuple(self.curve))
 
     def state(self) -> dict[str, Any]:

@@ -59,8 +59,9 @@ def series(path: Path, variable: str | None, mask: bool) -> Series:
             at = tuple(map(int, np.argwhere(odd)[0]))
             raise DataError(
                 path.name,
-                f"{name} has {int(odd.sum())} values beyond {UNLIKELY:g}, the first {values[at]:g} at index "
-                f"{at}; declare them missing (the attribute _FillValue, or valid_max) or cut them out",
+                f"{int(odd.sum())} of {odd.size} values of {name} are beyond {UNLIKELY:g}, the first "
+                f"{values[at]:g} at index {at}; declare them missing (by _FillValue or valid_max) "
+                "or cut them out",
             )
         unit = str(field.attrs.get("units", ""))
         space = tuple(_axis(found, axes[axis]) for axis in "YX")
