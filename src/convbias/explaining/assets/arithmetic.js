@@ -50,9 +50,9 @@ export function channelsOf(filter, { channels, groups }) {
 
 /** Each product of one output: the filter's weight, the entry, and where they are. */
 export function products(state, [filter, row, column]) {
-  const size = state.x[0].length;
+  const places = windowAt(state.x[0].length, state, [row, column]);
   return channelsOf(filter, state).flatMap((channel, c) =>
-    windowAt(size, state, [row, column]).map((place) => ({
+    places.map((place) => ({
       ...place,
       channel,
       weight: state.w[filter][c][place.ty][place.tx],
@@ -109,35 +109,36 @@ export function count(way, state) {
   return Object.values(parameters(way, state)).flat(Infinity).length;
 }
 
-/** The bias field of a way: what each output gets. */
-export function biasField(way, state) {
+/** What a way adds to an output, as a function of (filter, row, column). */
+export function biasAt(way, state) {
   const { bias, bias_u: u, bias_v: v } = parameters(way, state);
-  const [height, width] = size(state);
   switch (way) {
     case "none":
-      return field([height, width], () => 0);
+      return () => 0;
     case "tied":
-      return field([height, width], (f) => bias[f]);
+      return (f) => bias[f];
     case "tap":
+      return (f, y, x) =>
+        total(windowAt(state.x[0].length, state, [y, x]).filter((tap) => tap.inside).map(({ ty, tx }) => bias[f][ty][tx]));
     case "input":
-      return field([height, width], (...at) =>
-        total(
-          products(state, at)
-            .filter((term) => term.inside && (way === "input" || term.channel === channelsOf(at[0], state)[0]))
-            .map((term) => (way === "input" ? term.weight * bias[term.channel] : bias[at[0]][term.ty][term.tx])),
-        ),
-      );
+      return (...at) =>
+        total(products(state, at).filter((term) => term.inside).map((term) => term.weight * bias[term.channel]));
     case "c h":
-      return field([height, width], (f, y) => bias[f][y][0]);
+      return (f, y) => bias[f][y][0];
     case "c w":
-      return field([height, width], (f, y, x) => bias[f][0][x]);
+      return (f, y, x) => bias[f][0][x];
     case "rank:1":
-      return field([height, width], (f, y, x) => bias[f] + u[f][0] * v[0][y][x]);
-    case "grid:3":
-      return bias.map((points) => interpolated(points, [height, width]));
+      return (f, y, x) => bias[f] + u[f][0] * v[0][y][x];
+    case "grid:3": {
+      const fields = bias.map((points) => interpolated(points, size(state)));
+      return (f, y, x) => fields[f][y][x];
+    }
   }
-  return bias;
+  return (f, y, x) => bias[f][y][x];
 }
+
+/** The bias field of a way: what each output gets. */
+export const biasField = (way, state) => field(size(state), biasAt(way, state));
 
 /** Everything the page shows of one way: the bare sums, the field, and what comes out. */
 export function outputs(way, state, bare = sums(state)) {

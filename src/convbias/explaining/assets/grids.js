@@ -1,8 +1,7 @@
 // Grids of numbers: the input and the filter, which can be written, the products, and the output.
 import { range } from "./arithmetic.js";
 import { largest, paint } from "./colours.js";
-import { LARGEST } from "./state.js";
-import { cell } from "./words.js";
+import { breadth, cell, readNumber } from "./words.js";
 
 /** An element with attributes and children. */
 export function element(name, attributes = {}, ...children) {
@@ -15,6 +14,8 @@ export function element(name, attributes = {}, ...children) {
 /** Fill `host` with cells, anew only where the number of them changes; those that `lack` are not there at all. */
 export function cells(host, height, width, make, key = "") {
   const wanted = `${height} ${width} ${key}`;
+  // A cell that is removed while it is written would be left, and its grid shown, half-way through.
+  if (host.dataset.cells !== wanted && host.contains(document.activeElement)) document.activeElement.blur();
   if (host.dataset.cells !== wanted) {
     host.dataset.cells = wanted;
     host.style.setProperty("--columns", width);
@@ -29,8 +30,17 @@ export function cells(host, height, width, make, key = "") {
   return [...host.children].map((row) => [...row.children]);
 }
 
+/** Let a grid's numbers be so small that the broadest is seen whole. */
+export const fit = (host, numbers) => host.style.setProperty("--breadth", Math.max(...numbers.map((value) => breadth(cell(value)))));
+
+/** Give an element its text and attributes, where they change: to write them lays the page out anew. */
+export function renew(box, text, attributes) {
+  if (text !== null && box.textContent !== text) box.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) if (box.getAttribute(name) !== String(value)) box.setAttribute(name, value);
+}
+
 /** A grid whose numbers can be written, with `around` rings of padding, whose cells are absent. */
-export function editable(host, rows, { around = 0, label, limit = largest(rows), edit }) {
+export function editable(host, rows, { around = 0, label, limit = largest(rows), edit, refuse }) {
   const size = rows.length + 2 * around;
   const inside = (i) => i >= around && i < size - around;
   const made = cells(
@@ -53,18 +63,29 @@ export function editable(host, rows, { around = 0, label, limit = largest(rows),
       const box = holder.firstElementChild;
       if (!box) return;
       const value = rows[y - around][x - around];
-      box.tabIndex = box === stop ? 0 : -1;
       paint(box, value, limit);
+      box.dataset.value = value;
       if (document.activeElement !== box) box.value = cell(value);
-      box.setAttribute("aria-label", `${label}, row ${y - around}, column ${x - around}`);
+      renew(box, null, { tabindex: box === stop ? 0 : -1, "aria-label": `${label}, row ${y - around}, column ${x - around}` });
     }),
   );
+  fit(host, rows.flat());
   host.write = edit;
+  host.refuse = refuse;
   if (!host.dataset.listens) listen(host);
   return made;
 }
 
-const DECIMAL = /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i;
+/** The cells of `host` on the way from one point to another, however fast the pointer went. */
+function crossed(host, [fromX, fromY], [toX, toY]) {
+  const half = host.querySelector("input").offsetWidth / 2;
+  const steps = Math.max(1, Math.ceil(Math.hypot(toX - fromX, toY - fromY) / half));
+  const met = range(steps).map((i) => {
+    const part = (i + 1) / steps;
+    return document.elementFromPoint(fromX + part * (toX - fromX), fromY + part * (toY - fromY));
+  });
+  return [...new Set(met)].filter((box) => box?.tagName === "INPUT" && host.contains(box));
+}
 
 /** Typing, arrow keys, and drawing by dragging: a stroke that starts on a bright cell rubs out. */
 function listen(host) {
@@ -75,14 +96,14 @@ function listen(host) {
     if (target.tagName !== "INPUT") return;
     for (const box of host.querySelectorAll("input")) box.tabIndex = box === target ? 0 : -1;
     host.stop = place(target);
+    target.value = target.dataset.value;
     target.select();
   });
   host.addEventListener("input", ({ target }) => {
-    const text = target.value.replace("−", "-").replace(",", ".").trim();
-    const value = Number(text);
-    const right = DECIMAL.test(text) && Math.abs(value) <= LARGEST;
-    target.setAttribute("aria-invalid", String(!right));
-    if (right) host.write([[...place(target), value]]);
+    const { value, refused } = readNumber(target.value);
+    target.setAttribute("aria-invalid", String(refused !== undefined));
+    if (refused === undefined) host.write([[...place(target), value]]);
+    else host.refuse(refused);
   });
   host.addEventListener("focusout", ({ target }) => {
     target.removeAttribute("aria-invalid");
@@ -99,15 +120,17 @@ function listen(host) {
   if (!host.classList.contains("drawn")) return;
   host.addEventListener("pointerdown", (event) => {
     if (event.target.tagName !== "INPUT" || event.button) return;
-    stroke = { from: event.target, value: Number(event.target.value.replace("−", "-")) > 0.5 ? 0 : 1, started: false };
+    stroke = { from: event.target, value: Number(event.target.dataset.value) > 0.5 ? 0 : 1, started: false, last: [event.clientX, event.clientY] };
     event.target.releasePointerCapture?.(event.pointerId);
   });
   host.addEventListener("pointermove", (event) => {
-    const box = stroke && document.elementFromPoint(event.clientX, event.clientY);
-    if (box?.tagName !== "INPUT" || !host.contains(box)) return;
-    if (!stroke.started && box === stroke.from) return;
+    if (!stroke) return;
+    const now = [event.clientX, event.clientY];
+    const met = crossed(host, stroke.last, now);
+    stroke.last = now;
+    if (!met.some((box) => stroke.started || box !== stroke.from)) return;
     event.preventDefault();
-    const written = stroke.started ? [box] : [stroke.from, box];
+    const written = stroke.started ? met : [stroke.from, ...met];
     stroke.started = true;
     document.activeElement?.blur();
     host.write(written.map((one) => [...place(one), stroke.value]));
@@ -125,14 +148,13 @@ export function choosable(host, rows, [chosenY, chosenX], { label, limit, choose
     row.forEach((box, x) => {
       const chosen = y === chosenY && x === chosenX;
       paint(box, rows[y][x], limit);
-      box.textContent = cell(rows[y][x]);
-      box.tabIndex = chosen ? 0 : -1;
-      box.setAttribute("aria-selected", String(chosen));
-      box.setAttribute("aria-label", `${label}, row ${y}, column ${x}: ${cell(rows[y][x])}`);
+      const text = cell(rows[y][x]);
+      renew(box, text, { tabindex: chosen ? 0 : -1, "aria-selected": chosen, "aria-label": `${label}, row ${y}, column ${x}: ${text}` });
       box.dataset.y = y;
       box.dataset.x = x;
     }),
   );
+  fit(host, rows.flat());
   host.choose = choose;
   if (host.dataset.listens) return;
   host.dataset.listens = "yes";

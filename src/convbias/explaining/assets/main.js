@@ -1,32 +1,66 @@
 // The page: what is on the screen is a function of the state, and every control makes another state.
-import { ACTIVATIONS, FILTERS, WAYS, biasField, channelsOf, outputs, products, range, sumAt, sums } from "./arithmetic.js";
+import { ACTIVATIONS, FILTERS, WAYS, biasAt, channelsOf, outputs, products, range, sumAt, sums } from "./arithmetic.js";
 import { largest, paint, whenThemeChanges } from "./colours.js";
-import { cells, choosable, editable, element } from "./grids.js";
+import { cells, choosable, editable, element, fit, renew } from "./grids.js";
 import { AMPLITUDE, amplitudePlot, axes, profilePlot } from "./plots.js";
 import { CHOICES, DEFAULT, FILTER_NAMES, INPUTS, LIMITS, MAPS, OWN, SIZE, changed, fromFragment, numbers, problem, toFragment } from "./state.js";
 import { makeCards, showCards } from "./ways.js";
-import { ABOUT, cell, layerLine, plus, program, short, spoken } from "./words.js";
+import { ABOUT, cell, insight, layerLine, namesLine, plus, program, short, spoken } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const PACE = 450;
 let state = DEFAULT;
+const TOGETHER = 600; // milliseconds between steps, such as a slider's, that are undone as one
 let playing = null;
 let frame = null;
+const past = [];
+let last = { kind: "", time: 0 };
+// The text that stands below to be copied, of whatever is on the screen.
+let copied = null;
 // How much the amplitude plot shows upwards; while its intercept is dragged, it stays.
 let plotScale = 1;
 let heldScale = null;
+
+/** Tell what was refused or done. It stays while an output is looked at, until something is changed. */
+const say = (text) => ($("message").textContent = text);
 
 /** Go to another state, if there is one with these choices, and show it. */
 function set(change) {
   const next = changed(state, change);
   const wrong = problem(next);
-  $("message").textContent = wrong ? `Not possible: ${wrong}.` : "";
-  if (!wrong) {
-    state = next;
-    clearTimeout(frame);
-    frame = setTimeout(() => history.replaceState(null, "", `#${toFragment(state)}`), 200);
+  const looks = Object.keys(change).every((name) => name === "at");
+  if (wrong) say(`Not possible: ${wrong}.`);
+  else if (!looks) {
+    say("");
+    remember(Object.keys(change).join());
   }
+  go(wrong ? state : next);
+}
+
+function go(next) {
+  state = next;
+  clearTimeout(frame);
+  frame = setTimeout(() => history.replaceState(null, "", `#${toFragment(state)}`), 200);
   show();
+}
+
+/** Keep the state for undo, but for the steps of one movement. */
+function remember(kind) {
+  const time = performance.now();
+  if (kind !== last.kind || time - last.time > TOGETHER) past.push(state);
+  last = { kind, time };
+}
+
+/** Go back by one change, where the chosen output stays chosen. */
+function undo() {
+  if (!past.length) return say("There is nothing to undo.");
+  say("");
+  last.kind = "";
+  // A cell that is being written shows its number again once it is left.
+  const cell = document.activeElement;
+  cell?.blur();
+  go(changed(past.pop(), { at: state.at }));
+  cell?.focus();
 }
 
 /** Everything on the screen, from the state. */
@@ -38,7 +72,8 @@ function show() {
   const [f, y, x] = state.at;
   const terms = products(full, state.at);
   const slope = sumAt({ ...full, gain: 1 }, state.at);
-  plotScale = heldScale ?? AMPLITUDE * Math.abs(slope) + Math.max(LIMITS.b, ...WAYS.map((way) => Math.abs(byWay[way].field[f][y][x])));
+  const most = Math.max(LIMITS.b, ...WAYS.map((way) => Math.abs(byWay[way].field[f][y][x])));
+  plotScale = heldScale ?? 1.05 * (AMPLITUDE * Math.abs(slope) + most);
   const scale = plotScale;
   showControls();
   showQuestion(full, byWay, terms);
@@ -51,6 +86,8 @@ function show() {
   $("profile-title").textContent = `The bias along row ${y}`;
   showCards($("ways"), full, byWay, { slope, scale });
   $("python").textContent = layerLine(full);
+  $("python-names").textContent = namesLine(full);
+  if (copied) $("copied").value = copied();
   $("announce").textContent = spoken(shown, state.at, inside(terms), entries(terms));
 }
 
@@ -60,7 +97,7 @@ const inside = (terms) => entries(terms.filter((term) => term.inside));
 /** How much the bias at the chosen output changes with b. */
 function rate(full) {
   const [f, y, x] = full.at;
-  const at = (b) => biasField(full.bias, { ...full, b: full.b.map((_, i) => (i === ownB() ? b : 0)) })[f][y][x];
+  const at = (b) => biasAt(full.bias, { ...full, b: full.b.map((_, i) => (i === ownB() ? b : 0)) })(f, y, x);
   return at(1) - at(0);
 }
 
@@ -77,8 +114,10 @@ function showControls() {
   $("b").value = state.b[ownB()];
   $("gain").value = state.gain;
   $("b-label").textContent = state.bias === "input" ? `b of input channel ${ownB()}` : `b of filter ${ownB()}`;
-  $("b-value").textContent = short(state.b[ownB()]);
-  $("gain-value").textContent = short(state.gain);
+  for (const [id, value] of [["b", state.b[ownB()]], ["gain", state.gain]]) {
+    $(`${id}-value`).textContent = short(value);
+    $(id).setAttribute("aria-valuetext", short(value));
+  }
   for (const radio of document.querySelectorAll("[name=filter-chosen]")) radio.checked = Number(radio.value) === state.at[0];
 }
 
@@ -92,10 +131,7 @@ function showQuestion(full, byWay, terms) {
     `<td>= ${short(sum)} ${added}</td><td>= <b>${short(byWay[way].z[f][y][x])}</b></td></tr>`;
   $("answer-rows").innerHTML =
     row("tied", `+ <i>1 ×</i> (${short(b)})`) + row("tap", `+ <i>${n} ×</i> (${short(b)})`);
-  $("answer-here").innerHTML =
-    n === all
-      ? `Here all <b>${n}</b> entries are inside the image: adding b to each entry is adding it once, ${n} times as large.`
-      : `Here only <b>${n}</b> of ${all} entries are inside; the rest is padding, and adds nothing. So “each entry” <b>bends at the border</b>, “once” does not.`;
+  $("answer-here").innerHTML = insight(n, all);
 }
 
 function showGrids(full, shown, terms) {
@@ -104,7 +140,7 @@ function showGrids(full, shown, terms) {
   const limit = largest(full.x);
   const reading = new Set(terms.map((term) => `${term.channel} ${term.y} ${term.x}`));
   panels($("input"), full.x, "grid drawn").forEach((host, channel) => {
-    const made = editable(host, full.x[channel], { around: state.padding, label: `input${full.x.length > 1 ? ` channel ${channel}` : ""}`, limit, edit: writer("input", full.x, channel) });
+    const made = editable(host, full.x[channel], { around: state.padding, label: `input${full.x.length > 1 ? ` channel ${channel}` : ""}`, limit, edit: writer("input", full.x, channel), refuse });
     made.flat().forEach((box, i) => {
       const [row, column] = [Math.floor(i / made.length) - state.padding, (i % made.length) - state.padding];
       box.classList.toggle("read", reading.has(`${channel} ${row} ${column}`));
@@ -117,11 +153,12 @@ function showGrids(full, shown, terms) {
     host.style.setProperty("--cover", cover);
   });
   panels($("filter"), full.w[f], "grid").forEach((host, c) =>
-    editable(host, full.w[f][c], { label: `filter ${f}${mine.length > 1 ? `, channel ${mine[c]}` : ""}`, limit: largest(full.w), edit: writer("filter", full.w, f, c) }),
+    editable(host, full.w[f][c], { label: `filter ${f}${mine.length > 1 ? `, channel ${mine[c]}` : ""}`, limit: largest(full.w), edit: writer("filter", full.w, f, c), refuse }),
   );
   const size = largest(terms.map((term) => (term.inside ? term.weight * term.entry : 0)));
   panels($("window"), mine, "grid").forEach((host, c) => {
     const of = terms.filter((term) => term.channel === mine[c]);
+    fit(host, of.map((term) => (term.inside ? term.weight * term.entry : 0)));
     cells(host, state.kernel, state.kernel, () => element("div", { role: "gridcell", class: "cell number" }))
       .flat()
       .forEach((box, i) => {
@@ -130,9 +167,8 @@ function showGrids(full, shown, terms) {
         const value = term.inside ? term.weight * term.entry : 0;
         paint(box, value, size);
         if (!term.inside) box.removeAttribute("style");
-        box.textContent = term.inside ? cell(value) : "";
-        box.setAttribute("aria-label", term.inside ? `${short(term.weight)} times ${short(term.entry)} is ${short(value)}` : "in the padding: not there");
-        box.title = box.getAttribute("aria-label");
+        const says = term.inside ? `${short(term.weight)} times ${short(term.entry)} is ${short(value)}` : "in the padding: not there";
+        renew(box, term.inside ? cell(value) : "", { "aria-label": says, title: says });
       });
   });
   const choose = (row, column) => set({ at: [f, row, column] });
@@ -140,7 +176,7 @@ function showGrids(full, shown, terms) {
   const own = state.bias === "untied";
   $("field").hidden = own;
   $("own-field").hidden = !own;
-  if (own) editable($("own-field"), shown.field[f], { label: "bias", limit: outward, edit: (written) => writer("map", full.map, f)(written.map(([r, c, value]) => [r, c, value - state.b[f]])) });
+  if (own) editable($("own-field"), shown.field[f], { label: "bias", limit: outward, edit: (written) => writer("map", full.map, f)(written.map(([r, c, value]) => [r, c, value - state.b[f]])), refuse });
   else choosable($("field"), shown.field[f], [y, x], { label: "bias", limit: outward, choose });
   for (const box of $("own-field").querySelectorAll("input")) box.classList.toggle("chosen", own && box.dataset.y == y && box.dataset.x == x);
   choosable($("output"), shown.y[f], [y, x], { label: `output of filter ${f}`, limit: outward, choose });
@@ -153,6 +189,8 @@ function panels(host, channels, classes) {
   }
   return [...host.children];
 }
+
+const refuse = (why) => say(why && `${why}.`);
 
 /** Writes numbers into a copy of the input, the filter or the map, which then are one's own. */
 function writer(name, all, ...path) {
@@ -182,13 +220,14 @@ function formula(full, shown, terms) {
   const spread = parts.flatMap((part, i) => (i ? [" + ", part] : [part]));
   const sum = element("span", { class: "sum" }, "[ ", ...spread, " ]");
   const after = ["none", "tap", "input"].includes(state.bias) ? "" : plus(at(shown.field));
-  const act = state.act === "none" ? "" : ` → ${state.act} → ${short(at(shown.y), 4)}`;
+  // The activation takes the sum and the bias: its parentheses are around both.
+  const [open, close] = state.act === "none" ? ["", ""] : [`${state.act}( `, " )"];
+  const z = short(at(shown.z), 4);
   return [
-    element("b", {}, `y[${f}, ${y}, ${x}] = ${state.act === "none" ? "" : state.act}`),
-    " ",
+    element("b", {}, `y[${f}, ${y}, ${x}] = ${open}`),
     sum,
     element("span", { class: "bias", title: `the bias field here; b is ${short(state.b[b])}` }, after),
-    element("b", {}, ` = ${short(at(shown.z), 4)}${act}`),
+    element("b", {}, `${close} = ${state.act === "none" ? z : `${state.act}(${z}) = ${short(at(shown.y), 4)}`}`),
   ];
 }
 
@@ -227,8 +266,16 @@ function connect() {
     play(false);
     set({ ...DEFAULT, own: { input: undefined, filter: undefined, map: undefined } });
   });
-  $("copy-program").addEventListener("click", () => copy(program(numbers(state)), "The program"));
-  $("copy-link").addEventListener("click", () => copy(`${location.href.split("#")[0]}#${toFragment(state)}`, "The link"));
+  $("undo").addEventListener("click", undo);
+  $("message").addEventListener("click", () => say(""));
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") say("");
+    if (event.key !== "z" || !(event.ctrlKey || event.metaKey) || event.altKey) return;
+    event.preventDefault();
+    undo();
+  });
+  $("copy-program").addEventListener("click", () => copy(() => program(numbers(state)), "The program"));
+  $("copy-link").addEventListener("click", () => copy(() => `${location.href.split("#")[0]}#${toFragment(state)}`, "The link"));
   drag($("amplitude-plot"));
   window.addEventListener("hashchange", restore);
   whenThemeChanges(show);
@@ -256,7 +303,7 @@ function drag(svg) {
     const [f, y, x] = state.at;
     if (held === "amplitude") return set({ gain: rounded(axes(width, height, 1).amplitude(at[0]), LIMITS.gain) });
     const slope = rate(full);
-    const here = biasField(state.bias, full)[f][y][x];
+    const here = biasAt(state.bias, full)(f, y, x);
     if (slope) setB(rounded(state.b[ownB()] + (axes(width, height, plotScale).value(at[1]) - here) / slope, LIMITS.b));
   };
   svg.addEventListener("pointermove", move);
@@ -284,14 +331,17 @@ function play(on) {
 }
 
 async function copy(text, what) {
-  $("copied").value = text;
+  play(false);
+  copied = text;
+  $("copied").value = text();
   $("copied").hidden = false;
+  $("copied").setAttribute("aria-label", what);
   try {
-    await navigator.clipboard.writeText(text);
-    $("message").textContent = `${what} is copied.`;
+    await navigator.clipboard.writeText(text());
+    say(`${what} is copied.`);
   } catch {
     $("copied").select();
-    $("message").textContent = `${what} stands below, to be copied.`;
+    say(`${what} stands below, to be copied.`);
   }
 }
 
@@ -300,7 +350,7 @@ function restore() {
   const { state: found, refused } = fromFragment(location.hash.slice(1));
   state = found;
   show();
-  if (refused.length) $("message").textContent = `Of the link this was not understood: ${refused.join(", ")}.`;
+  say(refused.length ? `Of the link this was not understood: ${refused.join(", ")}.` : "");
 }
 
 connect();

@@ -14,7 +14,8 @@ export function drawMap(canvas, rows, limit) {
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
-export const AMPLITUDE = 2;
+// A little more than the slider's, so that the knob is seen whole at its ends.
+export const AMPLITUDE = 2.2;
 
 /** Where an amplitude and a value lie on a plot of that width, height and scale. */
 export function axes(width, height, scale) {
@@ -32,6 +33,7 @@ export function amplitudePlot(svg, { slope, intercept, act, gain, scale, handles
   const { x, y } = axes(width, height, scale);
   const steps = Array.from({ length: 81 }, (_, i) => -AMPLITUDE + (2 * AMPLITUDE * i) / 80);
   const z = (a) => a * slope + intercept;
+  const left = slope ? slope > 0 : gain > 0; // the side on which the label is above the line and off the knob
   let drawn =
     `<path class="axis" d="M0 ${y(0)}H${width}M${x(0)} 0V${height}"/>` +
     line([[x(-AMPLITUDE), y(z(-AMPLITUDE))], [x(AMPLITUDE), y(z(AMPLITUDE))]], "linear") +
@@ -44,17 +46,18 @@ export function amplitudePlot(svg, { slope, intercept, act, gain, scale, handles
     drawn +=
       // Where both are at one place the amplitude has its slider, and the intercept can be taken.
       knobs.join("") +
-      `<text x="${x(0) + (slope > 0 ? -10 : 10)}" y="${Math.max(y(intercept) - 8, 12)}" text-anchor="${slope > 0 ? "end" : "start"}">B = ${short(intercept)}</text>`;
+      `<text x="${x(0) + (left ? -10 : 10)}" y="${Math.max(y(intercept) - 8, 12)}" text-anchor="${left ? "end" : "start"}">B = ${short(intercept)}</text>`;
   }
   svg.innerHTML = drawn;
 }
 
-/** Heights moved down until no two are nearer than `least`, in their order. */
-function apart(heights, least) {
+/** Heights moved until no two are nearer than `least`, in their order, and none is below `most`. */
+function apart(heights, least, most) {
   const order = heights.map((_, i) => i).sort((a, b) => heights[a] - heights[b]);
   const moved = [...heights];
   order.forEach((i, rank) => rank && (moved[i] = Math.max(moved[i], moved[order[rank - 1]] + least)));
-  return moved;
+  const over = Math.max(0, ...moved.map((height) => height - most));
+  return moved.map((height) => height - over);
 }
 
 /** The bias along a row of outputs, one line of dots for each way. */
@@ -62,13 +65,13 @@ export function profilePlot(svg, series, chosen) {
   const { width, height } = svg.viewBox.baseVal;
   const values = series.flatMap(({ row }) => row);
   const [low, high] = [Math.min(0, ...values), Math.max(0, ...values)];
-  const [top, left, right, bottom] = [14, 10, 74, 16];
+  const [top, left, right, bottom] = [14, 10, 96, 16];
   const span = high - low || 1;
   const count = series[0].row.length;
   const x = (i) => left + ((width - left - right) * (i + 0.5)) / count;
   const y = (value) => top + ((height - top - bottom) * (high - value)) / span;
   const step = (width - left - right) / count / 2;
-  const heights = apart(series.map(({ row }) => y(row[count - 1]) + 4), 12);
+  const heights = apart(series.map(({ row }) => y(row[count - 1]) + 4), 14, height - 4);
   const parts = series.map(({ name, row }, number) => {
     const dots = row.map((value, i) => `<circle cx="${x(i).toFixed(2)}" cy="${y(value).toFixed(2)}" r="${i === chosen ? 5 : 3}"/>`);
     const stairs = line(row.flatMap((value, i) => [[x(i) - step, y(value)], [x(i) + step, y(value)]]), "stairs");

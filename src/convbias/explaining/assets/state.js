@@ -109,14 +109,25 @@ export function numbers(state) {
   return { ...state, x: found.input, w: found.filter, map: found.map };
 }
 
-/** The state with other choices. Own numbers that no longer fit are left for the preset; `at` stays inside. */
+/** Nested numbers in another shape: rows and columns stay in the middle, new ones are 0, a new channel is as the last. */
+const fitted = (nested, [old, ...from], [size, ...to]) =>
+  range(size).map((i) => {
+    const inner = nested?.[to.length < 2 ? i - Math.trunc((size - old) / 2) : Math.min(i, old - 1)];
+    return to.length ? fitted(inner, from, to) : inner ?? 0;
+  });
+
+/** The state with other choices. Own numbers are fitted to the new sizes; `at` stays inside. */
 export function changed(state, change) {
   const next = { ...state, ...change, own: { ...state.own, ...change.own } };
   if (next.channels === 1) next.groups = 1;
   if (problem(next)) return next;
+  const old = sizes(state);
   for (const [name, shape] of Object.entries(sizes(next))) {
-    const wanted = shape.reduce((a, b) => a * b);
-    if (next[name] === OWN && next.own[name]?.length !== wanted) next[name] = DEFAULT[name];
+    const fits = (of) => next[name] === OWN && next.own[name]?.length === of.reduce((a, b) => a * b);
+    if (!fits(shape)) {
+      if (fits(old[name])) next.own[name] = fitted(folded(next.own[name], old[name].slice(1)), old[name], shape).flat(Infinity);
+      else if (next[name] === OWN) next[name] = DEFAULT[name];
+    }
     if (next[name] !== OWN) delete next.own[name];
   }
   const last = outputSize(SIZE, next) - 1;
@@ -139,7 +150,7 @@ export function fromFragment(fragment) {
   const refused = [];
   for (const [name, text] of new URLSearchParams(fragment)) {
     const found = read(name, text);
-    if (found === undefined) refused.push(`${name}=${text.slice(0, 20)}`);
+    if (found === undefined) refused.push(`${name}=${text.slice(0, 20)}${name in LIMITS ? ` (from −${LIMITS[name]} to ${LIMITS[name]})` : ""}`);
     else state = { ...state, ...found, own: { ...state.own, ...found.own } };
   }
   const wrong = problem(state);
@@ -163,6 +174,8 @@ function read(name, text) {
   }
   const lengths = { b: FILTERS, gain: 1, at: 3 };
   if (!(name in lengths) || !right || list.length !== lengths[name]) return undefined;
+  // What a slider cannot show is refused, as whatever else no control can.
+  if (name in LIMITS && list.some((value) => Math.abs(value) > LIMITS[name])) return undefined;
   if (name === "at" && !list.every((value) => Number.isInteger(value) && value >= 0)) return undefined;
   return { [name]: name === "gain" ? list[0] : list };
 }

@@ -1,5 +1,5 @@
 // The ways of adding a bias, side by side: a card for each.
-import { ACTIVATIONS, FILTERS, WAYS, biasField, count, range, sumAt } from "./arithmetic.js";
+import { ACTIVATIONS, FILTERS, WAYS, biasAt, count, range, sumAt } from "./arithmetic.js";
 import { largest } from "./colours.js";
 import { element } from "./grids.js";
 import { amplitudePlot, drawMap } from "./plots.js";
@@ -37,10 +37,9 @@ const zeros = (numbers) => numbers.map((n) => (Array.isArray(n) ? zeros(n) : 0))
 
 /** What an output of one way is, before the activation, when the input, or the filter, is all zero. */
 function whenZero(way, full, at) {
-  const [f, y, x] = at;
   return [{ x: zeros(full.x) }, { w: zeros(full.w) }].map((zero) => {
     const state = { ...full, ...zero };
-    return sumAt(state, at) + biasField(way, state)[f][y][x];
+    return sumAt(state, at) + biasAt(way, state)(...at);
   });
 }
 

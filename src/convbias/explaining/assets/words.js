@@ -1,6 +1,6 @@
 // Numbers and formulas as text, and the Python for what is on the screen.
 import { channelsOf, parameters, range, size } from "./arithmetic.js";
-import { SIZE } from "./state.js";
+import { LARGEST, SIZE } from "./state.js";
 
 /** A way's name, its formula and what it means. */
 export const ABOUT = {
@@ -26,12 +26,32 @@ export function short(value, digits = 3) {
   return small.replace("-", MINUS).replace(/^(−?)0\./, "$10.");
 }
 
-/** A number for a cell: two decimals at most, no zero before the point. */
+/** A number for a cell: two decimals at most, fewer where it is large, no zero before the point. */
 export function cell(value) {
   const size = Math.abs(value);
+  const unit = size >= 100 ? 1 : size >= 10 ? 10 : 100;
   // Halves go outwards on both sides of 0, as toPrecision takes them.
-  const rounded = Math.sign(value) * (size >= 100 ? Math.round(size) : Math.round(size * 100) / 100);
-  return String(rounded === 0 ? 0 : rounded).replace("-", MINUS).replace(/^(−?)0\./, "$1.");
+  const rounded = Math.sign(value) * (Math.round(size * unit) / unit);
+  const text = size >= 1e5 ? value.toExponential(1).replace("e+", "e") : String(rounded === 0 ? 0 : rounded);
+  return text.replace("-", MINUS).replace(/^(−?)0\./, "$1.");
+}
+
+/** How wide a number's text is, in digits. */
+export const breadth = (text) => text.length + (text.includes(MINUS) ? 0.3 : 0) - (text.includes(".") ? 0.5 : 0);
+
+const DECIMAL = /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i;
+const THOUSANDS = /^[-+]?[1-9]\d{0,2},\d{3}$/;
+const UNFINISHED = /^[-+]?[.,]?$|^[-+]?[\d.,]+e[-+]?$/i;
+
+/** The number that is written, or why there is none; no reason is given for one that is still being written. */
+export function readNumber(text) {
+  const plain = text.replace(MINUS, "-").trim();
+  const decimal = plain.replace(",", ".");
+  if (UNFINISHED.test(plain)) return { refused: "" };
+  if (THOUSANDS.test(plain)) return { refused: `“${text}” can be ${decimal} or ${plain.replace(",", "")}: write one of them` };
+  if (!DECIMAL.test(decimal)) return { refused: `“${text}” is not a number, such as 0.5 or −2` };
+  const value = Number(decimal);
+  return Math.abs(value) > LARGEST ? { refused: `“${text}” is too large: numbers go up to ${LARGEST}` } : { value };
 }
 
 const sign = (value) => (value < 0 ? ` ${MINUS} ` : " + ");
@@ -50,6 +70,13 @@ export function layerLine(state) {
   if (bound(way)) words.push(`output_size=(${size(state).join(", ")})`);
   if (state.act !== "none") words.push(`activation="${state.act}"`);
   return `convbias.Conv2d(${words.join(", ")})`;
+}
+
+/** What the page's letters are called in Python. */
+export function namesLine(state) {
+  const [height, width] = size(state);
+  const b = { none: "", input: "; b is added to x" }[state.bias] ?? ", b layer.bias";
+  return `k is layer.weight${b}; B is layer.bias_field((${height}, ${width})).`;
 }
 
 /** Whether a layer must know the size of its output. */
@@ -76,6 +103,22 @@ export function program(state) {
   if (state.act !== "none") words.push(`activation="${state.act}"`);
   lines.push(`y = convbias.functional.conv2d(x, w, bias, ${words.join(", ")})`, "print(y)", "");
   return lines.join("\n");
+}
+
+/** What the chosen output teaches, where so many of the window's entries are inside. */
+export function insight(inside, entries) {
+  if (entries === 1) {
+    return inside
+      ? "Here the window is a single entry: adding b to each entry is adding it once."
+      : "Here the window's only entry is padding: “each entry” adds <b>nothing</b>, “once” adds b.";
+  }
+  if (inside === entries) {
+    return `Here all <b>${entries}</b> entries are inside the image: adding b to each entry is adding it once, ${entries} times as large.`;
+  }
+  return (
+    `Here only <b>${inside}</b> of ${entries} entries ${inside === 1 ? "is" : "are"} inside; the rest is padding, and adds nothing. ` +
+    "So “each entry” <b>bends at the border</b>, “once” does not."
+  );
 }
 
 /** What the page says of one output to those who do not see it. */
