@@ -728,7 +728,7 @@ def test_the_letters_have_the_librarys_names(page: Page) -> None:
 
 
 def test_an_interaction_is_answered_at_once(page: Page, file: str) -> None:
-    """From the event until the screen is laid out, in the heaviest state: the best of some, on a busy machine."""
+    """From the event until the screen is laid out, in the heaviest state; the machine may be busy."""
     page.goto(f"{file}#kernel=5&channels=2&padding=3&bias=untied&at=0+3+3")
     page.reload()
     took = page.evaluate("""async () => {

@@ -171,7 +171,8 @@ def test_outputs_that_share_a_bias_have_the_same_number(spelling: str) -> None:
     assert [len(set(numbers)) for numbers in shown] == SHARED[spelling]
     tying = convbias.parse(spelling)
     count = sum(int(np.prod(shape)) for shape in tying.shapes(site).values())
-    assert figure.get_suptitle() == f'"{tying!r}": {count} parameters for 40 outputs'
+    counted = f"{count} parameter" + "s" * (count != 1)
+    assert figure.get_suptitle() == f'"{tying!r}": {counted} for 40 outputs'
     if spelling == "h w":
         assert shown[0] == shown[1]
     if spelling == "c h":
@@ -186,6 +187,68 @@ def test_regions_share_and_what_cannot_be_drawn_is_said() -> None:
     with pytest.raises(ShapeError, match="dims=1: must be 2"):
         sharing("tied", Site(1, 1, output_size=(4,)))
     assert not sharing("untied", Site(1, 2, output_size=(30, 30))).axes[0].texts
+
+
+def texts(figure: Any) -> list[Any]:
+    """Where a figure's texts are, in pixels of the figure."""
+    figure.draw_without_rendering()
+    found = [
+        figure._suptitle,
+        *(axes.title for axes in figure.axes),
+        *(axes.yaxis.label for axes in figure.axes),
+    ]
+    return [text.get_window_extent() for text in found if text is not None and text.get_text()]
+
+
+LAYERS = {f"encoder.stage{i}.blocks.0.convolution_with_bias": torch.randn(2, 6, 6) for i in range(3)}
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: sharing("c h + c w", Site.of(1, Geometry.of(2, 3, padding=1), (6, 6))),
+        lambda: sharing("tap", Site.of(1, Geometry.of(2, 3, padding=1), (5, 5))),
+        lambda: sharing(Regions(torch.tensor([[0, 0], [1, 0]])), Site(1, 2, output_size=(2, 2))),
+        lambda: bias_fields({"c h + c w": LAYERS, "untied": LAYERS}),
+        lambda: bias_fields({"untied": {"features.layer1.0.conv1": torch.randn(1, 8, 8)}}),
+    ],
+)
+def test_titles_are_read_whole(draw: Any) -> None:
+    figure = draw()
+    boxes = texts(figure)
+    for i, box in enumerate(boxes):
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= figure.bbox.width
+        assert box.y1 <= figure.bbox.height
+        assert not any(box.overlaps(other) for other in boxes[:i])
+
+
+def test_names_of_layers_end_lines_after_dots() -> None:
+    figure = bias_fields({"untied": {"encoder.stage1.conv_with_bias": torch.randn(1, 4, 4)}})
+    assert images(figure)[0].get_title() == "layer encoder.\nstage1.conv_\nwith_bias\nfilter 0"
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: bias_fields({"untied": {"": torch.randn(1, 4, 4)}}),
+        lambda: sharing("tied", Site(1, 2, output_size=(2, 2))),
+        lambda: differences({"none": (0.1, None)}, "RMSE"),
+        lambda: learning_curves({"tied": [(3.0, 1.0)]}, "RMSE"),
+        lambda: decomposition({"tied": {"": dict.fromkeys(("data", "padding", "tied", "position"), 0.25)}}),
+    ],
+)
+def test_a_notebook_shows_a_figure_by_itself(draw: Any) -> None:
+    assert draw()._repr_png_().startswith(b"\x89PNG")
+
+
+def test_errors_on_a_log_scale_are_written_as_numbers() -> None:
+    figure: Any = learning_curves({"tied": [(3.0, 0.2)]}, "RMSE")
+    figure.draw_without_rendering()
+    labels = {text.get_text() for text in figure.axes[0].get_yticklabels(which="both")}
+    assert {"0.2", "0.5", "1", "2"} <= labels
+    assert {label for label in labels if "$" in label or "e" in label} == set()
 
 
 def test_a_model_is_drawn_as_its_layers_fields_and_as_the_parts_of_its_outputs() -> None:

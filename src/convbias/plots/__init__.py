@@ -1,7 +1,6 @@
 """Figures: bias fields as maps, which outputs share a bias, and what a study found.
 
-Each function gives a matplotlib Figure, which a notebook shows after ``%matplotlib inline`` and ``save``
-writes as PNG or SVG.
+Each function gives a matplotlib Figure, which a notebook shows and ``save`` writes as PNG or SVG.
 """
 
 from .fields import Coordinates, bias_fields, model_fields, part_maps

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from torch.nn import Module
 
 from ..errors import ShapeError, extra
 from ..nn import Decomposition, decompose
+from .files import Picture
 
 with extra("plots"):
     from matplotlib.cm import ScalarMappable
@@ -23,6 +26,8 @@ LAYERS = 4
 COLOURS = "RdBu_r"
 TILE = 1.2  # inches
 MARGIN = 1.2
+LETTERS = 16  # of a title over one tile
+LINE = 0.14
 # How much of the colour scale one outlier may take from the rest.
 QUANTILE = 0.995
 
@@ -63,7 +68,10 @@ def bias_fields(
     by_layer = {name: of_layer for name, of_layer in by_layer.items() if name in kept}
     shown = {name: _most_varied(of_layer) for name, of_layer in by_layer.items()}
 
-    figure = Figure(figsize=_size(len(fields), sum(map(len, shown.values())), by_layer), dpi=150)
+    titles = {name: _title(name) for name in by_layer}
+    width, height = _size(len(fields), sum(map(len, shown.values())), by_layer)
+    more = max(title.count("\n") for title in titles.values())
+    figure = Picture(figsize=(width, height + LINE * more), dpi=150)
     figure.set_layout_engine("constrained")
     axes: Any = figure.subplots(len(fields), sum(map(len, shown.values())), squeeze=False)
     for tying, row in zip(fields, axes, strict=True):
@@ -73,7 +81,7 @@ def bias_fields(
         block = axes[:, first : first + len(channels)]
         first += len(channels)
         rows = [layers.get(name) for layers in pictures.values()]
-        _draw(figure, block, f"layer {name}" if name else "the layer", channels, rows, coordinates)
+        _draw(figure, block, titles[name], channels, rows, coordinates)
     return figure
 
 
@@ -176,6 +184,14 @@ def _turned(axis: Any, coordinates: Sequence[Coordinates], picture: Tensor) -> l
 
 def _ends(values: Sequence[float]) -> list[str]:
     return [f"{value:.4g}" for value in sorted((values[0], values[-1]))]
+
+
+def _title(layer: str) -> str:
+    """A layer's name over one tile: long ones in lines, which end after dots and underscores if they can."""
+    if not layer:
+        return "the layer"
+    lines = wrap("layer " + re.sub(r"([._])", r"\1 ", layer), LETTERS)
+    return "\n".join(re.sub(r"([._]) ", r"\1", line) for line in lines)
 
 
 def _spread(pictures: Sequence[Tensor]) -> Tensor:

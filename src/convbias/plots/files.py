@@ -1,4 +1,4 @@
-"""Figures as files."""
+"""Figures as files, and in notebooks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,15 @@ from ..outputs import write_whole
 
 with extra("plots"):
     from matplotlib.figure import Figure
+
+
+class Picture(Figure):
+    """A figure that a notebook shows by itself, without ``%matplotlib inline``."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png")
+        return file.getvalue()
 
 
 def save(figure: Figure, path: str | Path) -> None:

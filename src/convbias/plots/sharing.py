@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import ShapeError, extra
 from ..geometry import Site
 from ..tying import Sum, Tying, parse
+from .files import Picture
 
 with extra("plots"):
     from matplotlib import colormaps
@@ -19,6 +20,7 @@ with extra("plots"):
 FILTERS = 4
 MOST_NUMBERS = 400  # cells whose number can still be read
 CELL = 0.24  # inches
+LETTER = 0.085  # inches of the title, at most
 DARK = 0.45  # the part of the scale on which white is read
 
 
@@ -45,8 +47,13 @@ def sharing(bias: str | Tying, site: Site) -> Figure:
     filters = min(site.channels, FILTERS)
     numbers = sum(math.prod(shape) for shape in tying.shapes(site).values())
     cell = min(CELL, 3.2 / width)
-    figure = Figure(
-        figsize=(0.9 + filters * (width * cell + 0.25), 0.9 + len(terms) * (height * cell + 0.3)),
+    outputs = math.prod(site.field_shape)
+    title = f'"{tying!r}": {_count(numbers, "parameter")} for {_count(outputs, "output")}'
+    figure = Picture(
+        figsize=(
+            max(0.9 + filters * (width * cell + 0.25), 0.2 + LETTER * len(title)),
+            0.9 + len(terms) * (height * cell + 0.3),
+        ),
         dpi=150,
         layout="constrained",
     )
@@ -60,9 +67,12 @@ def sharing(bias: str | Tying, site: Site) -> Figure:
             row[0].set_ylabel(
                 repr(term) if repr(term) != "tied" else "c", rotation=0, ha="right", va="center"
             )
-    outputs = math.prod(site.field_shape)
-    figure.suptitle(f'"{tying!r}": {numbers} parameters for {outputs} outputs', fontsize="medium")
+    figure.suptitle(title, fontsize="medium")
     return figure
+
+
+def _count(number: int, things: str) -> str:
+    return f"{number} {things}{'' if number == 1 else 's'}"
 
 
 def _classes(tying: Tying, site: Site) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from ..errors import ShapeError, extra
+from .files import Picture
 
 with extra("plots"):
     from matplotlib.figure import Figure
@@ -27,7 +28,7 @@ def differences(
     >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
     ['none', 'untied']
     """
-    figure = Figure(figsize=(6.4, 1.1 + 0.32 * len(found)), dpi=150, layout="constrained")
+    figure = Picture(figsize=(6.4, 1.1 + 0.32 * len(found)), dpi=150, layout="constrained")
     axes = figure.subplots()
     for height, (mean, half_width) in enumerate(found.values()):
         axes.errorbar(
@@ -55,7 +56,7 @@ def learning_curves(curves: Mapping[str, Sequence[Sequence[float]]], metric: str
     """
     if not any(curve for of_tying in curves.values() for curve in of_tying):
         raise ShapeError("curves", dict(curves), "has no curve; a validation split is needed")
-    figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
+    figure = Picture(figsize=(6.4, 4.0), dpi=150, layout="constrained")
     axes = figure.subplots()
     for number, (tying, of_tying) in enumerate(curves.items()):
         values = torch.tensor([list(curve) for curve in of_tying])
@@ -72,6 +73,8 @@ def learning_curves(curves: Mapping[str, Sequence[Sequence[float]]], metric: str
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if all(error > 0 for of_tying in curves.values() for curve in of_tying for error in curve):
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda error, _: f"{error:g}")
+        axes.yaxis.set_minor_formatter(lambda error, _: f"{error:g}" if f"{error:e}"[0] in "25" else "")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", frameon=False)
     return figure
@@ -93,7 +96,7 @@ def decomposition(shares: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Fi
     if not bars:
         raise ShapeError("shares", dict(shares), "has no layer")
     layers = list(dict.fromkeys(layer for _, layer in bars))
-    figure = Figure(figsize=(6.4, 1.0 + 0.2 * len(bars) + 0.3 * len(layers)), dpi=150, layout="constrained")
+    figure = Picture(figsize=(6.4, 1.0 + 0.2 * len(bars) + 0.3 * len(layers)), dpi=150, layout="constrained")
     panels = figure.subplots(
         len(layers), sharex=True, squeeze=False, height_ratios=[_count(bars, layer) for layer in layers]
     )[:, 0]
