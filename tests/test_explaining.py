@@ -417,8 +417,11 @@ def test_the_ways_stand_beside_each_other(page: Page) -> None:
 def test_playing_moves_the_window_until_it_is_stopped(page: Page) -> None:
     page.get_by_role("button", name="Play").click()
     page.wait_for_function("convbias.get().at[2] === 5")
+    # It is not read aloud cell by cell, but where it stops.
+    assert "row 3, column 3" in page.locator("#announce").inner_text()
     page.get_by_role("button", name="Stop").click()
     stood = state(page)["at"]
+    assert f"row {stood[1]}, column {stood[2]}" in page.locator("#announce").inner_text()
     page.wait_for_timeout(700)
     assert state(page)["at"] == stood
     assert page.get_by_role("button", name="Play").get_attribute("aria-pressed") == "false"
@@ -482,6 +485,10 @@ def test_every_control_has_a_name_and_the_answer_needs_no_scrolling(page: Page) 
         )
         == []
     )
+    page.locator("[data-choice=channels]").select_option("2 1")
+    for name in ("input", "filter", "products"):
+        for channel in (0, 1):
+            assert page.get_by_role("grid", name=f"{name}, channel {channel}", exact=True).count() == 1
     for place in ("h1", ".answer", "#answer-rows", "#answer-here", "#play"):
         box = page.locator(place).bounding_box()
         assert box

@@ -88,7 +88,8 @@ function show() {
   $("python").textContent = layerLine(full);
   $("python-names").textContent = namesLine(full);
   if (copied) $("copied").value = copied();
-  $("announce").textContent = spoken(shown, state.at, inside(terms), entries(terms));
+  // Who listens to the window moving by itself would hear nothing else.
+  if (!playing) $("announce").textContent = spoken(shown, state.at, inside(terms), entries(terms));
 }
 
 const entries = (terms) => new Set(terms.map(({ ty, tx }) => `${ty} ${tx}`)).size;
@@ -185,8 +186,9 @@ function showGrids(full, shown, terms) {
 /** A grid in `host` for each of `channels`. */
 function panels(host, channels, classes) {
   if (host.children.length !== channels.length) {
-    host.replaceChildren(...channels.map(() => element("div", { role: "grid", class: classes, "aria-label": host.dataset.label })));
+    host.replaceChildren(...channels.map(() => element("div", { role: "grid", class: classes })));
   }
+  [...host.children].forEach((grid, c) => renew(grid, null, { "aria-label": host.dataset.label + (channels.length > 1 ? `, channel ${c}` : "") }));
   return [...host.children];
 }
 
@@ -325,7 +327,7 @@ function play(on) {
       const next = (y * last + x + 1) % (last * last);
       set({ at: [f, Math.floor(next / last), next % last] });
     }, PACE);
-  }
+  } else show();
   $("play").textContent = on ? "Stop" : "Play";
   $("play").setAttribute("aria-pressed", String(on));
 }
