@@ -109,16 +109,22 @@ def expected(way: str, numbers: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def agrees(calculator: Page, fragment: str) -> None:
-    """Every way's sums, field and outputs are the library's; so is what the program for Python computes."""
+    """Every way's sums, field and outputs are the library's; and the link of what is shown restores it."""
     found = calculator.evaluate(
         """([fragment, ways]) => {
-            location.hash = fragment;
-            window.dispatchEvent(new Event("hashchange"));
-            return [convbias.numbers(), ways.map((way) => convbias.outputs(way)), message.textContent];
+            const follow = (link) => {
+                location.hash = link;
+                window.dispatchEvent(new Event("hashchange"));
+                return convbias.get();
+            };
+            const states = [follow(fragment), follow(convbias.fragment())];
+            const outputs = ways.map((way) => convbias.outputs(way));
+            return [states, convbias.numbers(), outputs, message.textContent];
         }""",
         [fragment, WAYS],
     )
-    numbers, by_way, message = found
+    (state, restored), numbers, by_way, message = found
+    assert restored == state
     assert message == ""
     for way, outputs in zip(WAYS, by_way, strict=True):
         for name, wanted in expected(way, numbers).items():
