@@ -9,7 +9,7 @@ import convbias
 from convbias.explaining import write
 
 project = "convbias"
-author = "the convbias authors"
+author = project_copyright = "the convbias authors"
 version = release = convbias.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 html_theme = "furo"

@@ -580,6 +580,20 @@ def test_the_intercept_follows_the_pointer(page: Page) -> None:
     page.mouse.up()
 
 
+@pytest.mark.parametrize("gain", ["1", "-1"])
+@pytest.mark.parametrize("at", ["0+2+1", "0+2+5"])
+def test_the_intercepts_label_is_not_covered(page: Page, gain: str, at: str) -> None:
+    """Whether the line rises or falls, and on whichever side the amplitude's knob is."""
+    page.evaluate("(link) => (location.hash = link)", f"gain={gain}&at={at}&filter=edges")
+    page.wait_for_function("(at) => convbias.get().at.join('+') === at", arg=at)
+    label, knob = (
+        page.locator("#amplitude-plot").locator(part).bounding_box() for part in ("text", ".amplitude")
+    )
+    assert label
+    assert knob
+    assert label["x"] + label["width"] <= knob["x"] or knob["x"] + knob["width"] <= label["x"]
+
+
 def test_the_formula_is_shown_whole(page: Page) -> None:
     for width, link in ((1280, "kernel=5&channels=2&padding=2&bias=tap"), (360, "kernel=3")):
         page.set_viewport_size({"width": width, "height": 800})

@@ -33,7 +33,10 @@ export function amplitudePlot(svg, { slope, intercept, act, gain, scale, handles
   const { x, y } = axes(width, height, scale);
   const steps = Array.from({ length: 81 }, (_, i) => -AMPLITUDE + (2 * AMPLITUDE * i) / 80);
   const z = (a) => a * slope + intercept;
-  const left = slope ? slope > 0 : gain > 0; // the side on which the label is above the line and off the knob
+  // The label is on the side where the knob is not, and where the line leaves room for it.
+  const left = gain >= 0;
+  const above = left ? slope >= 0 : slope <= 0;
+  const heightOfLabel = Math.max(12, Math.min(y(intercept) + (above ? -8 : 18), height - 4));
   let drawn =
     `<path class="axis" d="M0 ${y(0)}H${width}M${x(0)} 0V${height}"/>` +
     line([[x(-AMPLITUDE), y(z(-AMPLITUDE))], [x(AMPLITUDE), y(z(AMPLITUDE))]], "linear") +
@@ -46,7 +49,7 @@ export function amplitudePlot(svg, { slope, intercept, act, gain, scale, handles
     drawn +=
       // Where both are at one place the amplitude has its slider, and the intercept can be taken.
       knobs.join("") +
-      `<text x="${x(0) + (left ? -10 : 10)}" y="${Math.max(y(intercept) - 8, 12)}" text-anchor="${left ? "end" : "start"}">B = ${short(intercept)}</text>`;
+      `<text x="${x(0) + (left ? -10 : 10)}" y="${heightOfLabel}" text-anchor="${left ? "end" : "start"}">B = ${short(intercept)}</text>`;
   }
   svg.innerHTML = drawn;
 }
