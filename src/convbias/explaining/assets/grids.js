@@ -158,7 +158,8 @@ export function choosable(host, rows, [chosenY, chosenX], { label, limit, choose
   host.choose = choose;
   if (host.dataset.listens) return;
   host.dataset.listens = "yes";
-  const pick = ({ target }) => target.dataset.y && host.choose(Number(target.dataset.y), Number(target.dataset.x));
+  const pick = ({ target: { dataset, ariaSelected } }) =>
+    dataset.y && ariaSelected === "false" && host.choose(Number(dataset.y), Number(dataset.x));
   // A pointer that rests while the page moves under it chooses nothing.
   let rested = "";
   host.addEventListener("pointermove", (event) => {
