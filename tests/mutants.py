@@ -24,6 +24,13 @@ MUTANTS = [
     ("affine/conv.py", "return self.linear(full[None])[0]", "return 1.01 * self.linear(full[None])[0]"),
     ("affine/laws.py", " + inside.mapped(torch.neg, conv.out_channels)", ""),
     ("affine/laws.py", "inside.mapped(torch.neg, conv.out_channels)", "inside"),
+    ("affine/laws.py", 'pads=both, padding_mode="zeros"', "pads=both"),
+    ("affine/laws.py", "(a + c, b + d) for (a, b), (c, d)", "(c, d) for (a, b), (c, d)"),
+    (
+        "affine/laws.py",
+        "    bias = conv.settled\n    if bias.tap is not None:",
+        "    bias = conv.bias\n    if False:",
+    ),
     ("affine/laws.py", "tied(picked, conv.geometry.dims)", "Field()"),
     ("affine/laws.py", "bias = bias.mapped(lambda p: p *", "bias.mapped(lambda p: p *"),
     (
@@ -47,7 +54,11 @@ MUTANTS = [
         "a, b = torch.tensor(sign_first).double(), abs(sign_second) *",
     ),
     ("folding/archive.py", "        _check(path, entries)\n", ""),
-    ("folding/archive.py", '    program["guards_code"] = []\n', ""),
+    ("folding/contents.py", '    program["guards_code"] = []\n', ""),
+    ("folding/contents.py", "kind not in STRUCTURES", "False"),
+    ("folding/contents.py", "        yield key, part\n", "        yield '', part\n"),
+    ("folding/expressions.py", "bits > MOST_BITS or terms > MOST_TERMS", "False"),
+    ("folding/expressions.py", "or not 0 <= power <= LARGEST_POWER", "or power < 0"),
     ("verifying/verdict.py", "border, interior = max(border, _largest(ring)),", "border, interior = 0.0,"),
     (
         "verifying/check.py",

@@ -17,6 +17,7 @@ from torch import nn
 
 from convbias.errors import DataError
 from convbias.folding.archive import load_program
+from convbias.folding.expressions import is_harmless
 
 Entries = dict[str, bytes]
 
@@ -96,6 +97,39 @@ def symbol(content: Any) -> None:
     content["range_constraints"]["__import__('os')"] = {"min_val": 0, "max_val": 1}
 
 
+def structure(kind: str, context: str | dict[str, Any]) -> Callable[[Any], None]:
+    """Outputs in a structure of another kind, whose context torch would resolve."""
+    leaf = {"type": None, "context": None, "children_spec": []}
+    spec = json.dumps([1, {"type": kind, "context": context, "children_spec": [leaf]}])
+
+    def change(content: Any) -> None:
+        (whole,) = (part for part in content["graph_module"]["module_call_graph"] if part["fqn"] == "")
+        whole["signature"]["out_spec"] = spec
+
+    return change
+
+
+def enumeration(fqn: str) -> str:
+    return json.dumps([{"__enum__": 1, "fqn": fqn, "name": "a"}])
+
+
+def replaced(old: str, new: str) -> Callable[[Any], None]:
+    """Another text wherever a whole string of the program is ``old``."""
+
+    def change(content: Any) -> None:
+        text = json.dumps(content)
+        assert f'"{old}"' in text
+        content.clear()
+        content.update(json.loads(text.replace(f'"{old}"', json.dumps(new))))
+
+    return change
+
+
+def operator_argument(content: Any) -> None:
+    first = content["graph_module"]["graph"]["nodes"][0]["inputs"]
+    first.append({"name": "other", "arg": {"as_operator": "torch.hub.load"}, "kind": 1})
+
+
 def sample(entries: Entries, mark: Path) -> None:
     name = next(name for name in entries if "sample_inputs" in name)
     made = io.BytesIO()
@@ -145,7 +179,34 @@ HOSTILE: dict[str, tuple[Callable[[Entries, Path], None], str]] = {
     "expression": (in_program(expression("__import__('os').mkdir('x')")), "no plain expression"),
     "attribute": (in_program(expression("s0.__class__")), "no plain expression"),
     "for ever": (in_program(expression("Pow(Integer(99), Integer(999999999))")), "no plain expression"),
+    **{
+        f"for ever: {text}": (in_program(expression(text)), "no plain expression")
+        for text in (
+            "2**(60*60*60*60*60*60)",
+            "Pow(64, Mul(64, 64, 64, 64, 64, 64))",
+            "Pow(Pow(Pow(Pow(s0, 8), 8), 8), 8)",
+            "(s0 + s1 + s2)**8 * (s0 + s1 + s2)**8",
+            "PowByNatural(64, s0)",
+            "1 << 99999999999",
+        )
+    },
+    "arguments": (in_program(expression("Max(*s0)")), "no plain expression"),
+    "none": (in_program(expression("Where(s0)")), "no plain expression"),
     "symbol": (in_program(symbol), "which is no plain symbol"),
+    "imports": (
+        in_program(
+            structure(
+                "collections.defaultdict",
+                {"default_factory_module": "evil", "default_factory_name": "f", "dict_context": ["a"]},
+            )
+        ),
+        "a structure of 'collections.defaultdict'",
+    ),
+    "an enum": (in_program(structure("builtins.dict", enumeration("evil:E"))), "no plain names"),
+    "an operator as argument": (in_program(operator_argument), "calls 'torch.hub.load'"),
+    "code for an input": (in_program(replaced("input", "input=evil()")), "named 'input=evil"),
+    "code for a value": (in_program(replaced("conv2d", "conv2d = evil()#")), "named 'conv2d = evil"),
+    "code for a buffer": (in_program(replaced("0.running_mean", '0"), evil(), ("')), "holds '0\""),
     "sample": (sample, "holds more than tensors"),
     "raw pickle": (raw_sample, "holds more than tensors"),
     "pickled weight": (pickled_weight, "holds more than tensors"),
@@ -163,6 +224,39 @@ def test_nothing_runs(case: str, program: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=said):
         load_program(written(entries, tmp_path / "hostile.pt2"))
     assert not mark.exists()
+
+
+def test_expressions_that_torch_writes() -> None:
+    for text in (
+        "Symbol('s77', positive=True, integer=True)",
+        "2*s77 + 1",
+        "(s77//2 + 1)**2",
+        "Mul(Integer(-1), Add(Integer(3), Symbol('s27')))",
+        "FloorDiv(Add(Mul(Integer(2), Symbol('s0', integer=True)), Integer(1)), Integer(4))",
+        "Max(1, ModularIndexing(s0, 2, 3))",
+        "Eq(s0, s1) & (s0 >= 2) | ~(s1 < 3)",
+        "Pow(Symbol('s0', integer=True), Integer(2))",
+        "Pow(Symbol('s0', integer=True), Integer(-1))",
+    ):
+        assert is_harmless(text), text
+
+
+def test_structures_and_gradients_of_other_programs(tmp_path: Path) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.conv = nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3, padding=1)
+
+        def forward(self, x: Any, *, scale: Any) -> Any:
+            with torch.no_grad():
+                y = self.norm(x["image"]) * scale
+            return {"the map": self.conv(y), "rest": [y, (scale,)]}
+
+    model, x, scale = Net().eval(), {"image": torch.randn(1, 3, 8, 8)}, torch.randn(())
+    path = tmp_path / "model.pt2"
+    torch.export.save(torch.export.export(model, (x,), {"scale": scale}, strict=False), path)
+    found = load_program(path).module()(x, scale=scale)
+    torch.testing.assert_close(found, model(x, scale=scale))
 
 
 def test_guards_are_left_out(program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
