@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -140,18 +141,22 @@ def test_constant_channels(case: tuple[AffineConv, Tensor], data: st.DataObject)
     same(constant_channels(conv, constants)(x[:, rest]), conv(full))
 
 
-@given(cases(geometries(transposed=False)), st.booleans(), st.data())
-def test_constant_padding(case: tuple[AffineConv, Tensor], scalar: bool, data: st.DataObject) -> None:
+@given(cases(geometries(transposed=False)), st.sampled_from(["number", "each", "zero"]), st.data())
+def test_constant_padding(case: tuple[AffineConv, Tensor], kind: str, data: st.DataObject) -> None:
     conv, x = case
-    dims = conv.geometry.dims
-    bare = Geometry.of(dims, conv.geometry.kernel_size, conv.geometry.stride, 0, conv.geometry.dilation)
-    conv = AffineConv(conv.weight, bare, conv.groups).with_bias(tied(randn(conv.out_channels), dims))
-    pads = [(data.draw(st.integers(0, 3)), data.draw(st.integers(0, 3))) for _ in range(dims)]
-    value = randn() if scalar else randn(conv.in_channels)
+    g = conv.geometry
+    # Zeros join the zeros that the convolution pads with; another value needs one that does not pad.
+    own = g.pads if kind == "zero" and g.padding_mode == "zeros" else ((0, 0),) * g.dims
+    bias = tied(randn(conv.out_channels), g.dims)
+    if not any(a or b for a, b in own):
+        bias = bias + Field(tap=randn(conv.out_channels, *g.kernel_size))
+    conv = AffineConv(conv.weight, replace(g, pads=own), conv.groups, bias)
+    pads = [(data.draw(st.integers(0, 3)), data.draw(st.integers(0, 3))) for _ in range(g.dims)]
+    value = {"number": randn(), "each": randn(conv.in_channels), "zero": torch.zeros(()).double()}[kind]
     around = [p for pair in reversed(pads) for p in pair]
     inside = F.pad(torch.ones_like(x), around)
     padded = F.pad(x, around) + (1 - inside) * over(value.expand(conv.in_channels), x)
-    assume(min(bare.output_size(padded.shape[2:])) > 0)
+    assume(min(conv.geometry.output_size(padded.shape[2:])) > 0)
     found = constant_padding(conv, pads, value)
     same(found(x), conv(padded))
     assert repr(found.smallest()[0]) in ("tied", "tap", "c + tap")
@@ -381,6 +386,18 @@ BAD: list[tuple[str, Any, str]] = [
     ("all constant", lambda c: constant_channels(c, {0: randn(), 1: randn()}), "nothing is left"),
     ("no such channel", lambda c: constant_channels(c, {5: randn()}), "constant channels"),
     ("pads twice", lambda c: constant_padding(c, [(1, 1)] * 2, randn()), "pads once more"),
+    (
+        "pads twice, once by repeating",
+        lambda c: constant_padding(
+            replace(c, geometry=replace(c.geometry, padding_mode="circular")), [(1, 1)] * 2, torch.zeros(())
+        ),
+        "pads once more",
+    ),
+    (
+        "a tap bias of the padded image",
+        lambda c: constant_padding(c.with_bias(Field(tap=randn(4, 3, 3))), [(1, 1)] * 2, torch.zeros(())),
+        "tap bias counts the constant",
+    ),
     (
         "map of unknown size",
         lambda c: before(c, None, Field(maps=(randn(1, 7, 1),))),

@@ -82,19 +82,28 @@ def constant_channels(conv: AffineConv, channels: Mapping[int, Tensor]) -> Affin
 def constant_padding(conv: AffineConv, pads: Sequence[tuple[int, int]], value: Tensor) -> AffineConv:
     """``conv(x padded with value)``, of a number or ``(C_in,)``: zero padding, and tied minus tap.
 
-    ``B + v(ΣW − Σ_valid W)``: the taps outside the image read ``v`` instead of nothing.
+    ``B + v(ΣW − Σ_valid W)``: the taps outside the image read ``v`` instead of nothing. Zeros join the zeros
+    that the convolution pads with itself; another value needs one that does not pad.
     """
     geometry = conv.geometry
+    own = any(a or b for a, b in geometry.pads)
     if geometry.transposed:
         raise FoldRefused("constant padding", "a transposed convolution's padding crops, it adds nothing")
-    if any(a or b for a, b in geometry.pads):
+    if own and (geometry.padding_mode != "zeros" or bool(value.any())):
         raise FoldRefused("constant padding", "the convolution pads once more, around the constant")
     if any(min(pair) < 0 for pair in pads):
         raise FoldRefused("constant padding", f"{tuple(pads)} crops the image")
-    padded = conv.with_grouped(conv.grouped, Field(), replace(geometry, pads=tuple(pads)))
+    bias = conv.settled
+    if bias.tap is not None:
+        raise FoldRefused("constant padding", "the tap bias counts the constant as the image's own")
+    # Without pads of its own, a convolution's mode says nothing.
+    both = tuple((a + c, b + d) for (a, b), (c, d) in zip(geometry.pads, pads, strict=True))
+    padded = conv.with_grouped(conv.grouped, bias, replace(geometry, pads=both, padding_mode="zeros"))
+    if not bool(value.any()):
+        return padded
     values = tied(value.to(conv.weight).expand(conv.in_channels), geometry.dims)
     everywhere, inside = conv.through(values, None), padded.through(values, None)
-    return padded.with_bias(conv.bias + everywhere + inside.mapped(torch.neg, conv.out_channels))
+    return padded.with_bias(bias + everywhere + inside.mapped(torch.neg, conv.out_channels))
 
 
 def absorbed_by_linear(weight: Tensor, bias: Tensor | None, flat_field: Tensor) -> Tensor:
