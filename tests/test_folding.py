@@ -87,6 +87,27 @@ def padded_by(norm: nn.BatchNorm2d, y: Tensor) -> Tensor:
     return y
 
 
+def into_ones(x: Tensor) -> Tensor:
+    y = x.new_ones(len(x), C + 1, SIZE, SIZE)
+    y[:, :C].copy_(x)
+    return y
+
+
+def one_by_one(x: Tensor, constant: Tensor) -> Tensor:
+    y = x.new_empty(len(x), C + 3, SIZE, SIZE)
+    y[:, 1 : C + 1] = x
+    y[:, 0] = constant
+    y[:, -2:-1] = 0.3
+    y[:, C + 2] = 1
+    return y
+
+
+def written_over(x: Tensor, value: Any) -> Tensor:
+    y = x.clone()
+    y[:, :, :1] = value
+    return y
+
+
 def dbb(net: Any, x: Tensor) -> Tensor:
     pooled = net.norm3(net.pool(padded_by(net.norm1, net.point1(x))))
     return net.norm4(net.conv(x)) + pooled + net.norm5(net.conv2(padded_by(net.norm2, net.point2(x))))
@@ -151,6 +172,45 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str], list[str]]] = {
         {"constant channels"},
         ["tap"],
     ),
+    "a plane of ones, written around the image": (
+        lambda: Net(lambda n, x: n.conv(into_ones(x)), conv=conv(inputs=C + 1)),
+        {"constant channels"},
+        ["tap"],
+    ),
+    "channels written one by one": (
+        lambda: Net(lambda n, x: n.conv(one_by_one(x, n.map[0, 0])), conv=conv(inputs=C + 3)),
+        {"constant channels"},
+        ["untied"],
+    ),
+    "constants between what is joined": (
+        lambda: Net(
+            lambda n, x: n.conv(torch.cat([x, n.map.expand(len(x), -1, -1, -1), x.relu()], -3)),
+            conv=conv(inputs=3 * C),
+        ),
+        {"constant channels"},
+        ["untied"],
+    ),
+    "a constant in each group": (
+        lambda: Net(
+            lambda n, x: n.conv(torch.cat([x[:, :2], one := torch.ones_like(x[:, :1]), x[:, 2:], one], 1)),
+            conv=conv(inputs=C + 2, groups=2),
+        ),
+        {"constant channels"},
+        ["tap"],
+    ),
+    "zeros around a padded convolution": (
+        lambda: nn.Sequential(nn.ZeroPad2d(1), conv(dilation=2)),
+        {"constant padding"},
+        ["tied"],
+    ),
+    **{
+        f"constant padding before a convolution that would pad with {mode}": (
+            lambda mode=mode: nn.Sequential(nn.ConstantPad2d(1, 0.7), conv(padding=0, padding_mode=mode)),
+            {"constant padding"},
+            ["tap"],
+        )
+        for mode in ("reflect", "replicate", "circular")
+    },
     "constant padding": (
         lambda: nn.Sequential(nn.ConstantPad2d(1, 0.7), conv(padding=0)),
         {"constant padding"},
@@ -279,6 +339,26 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
         "affine after",
         "the constant differs within the batch",
     ),
+    "a slice written over": (
+        lambda: Net(lambda n, x: n.conv(written_over(n.norm(x), 0)), conv=conv(), norm=bn()),
+        "constant padding",
+        "what is written onto is no padding",
+    ),
+    "a border of the image's own": (
+        lambda: Net(lambda n, x: n.conv(written_over(F.pad(x, [1] * 4), x.mean())), conv=conv(padding=0)),
+        "constant padding",
+        "what is written depends on the input",
+    ),
+    "a part of the channels written over": (
+        lambda: Net(lambda n, x: n.conv((y := x.relu(), y[:, :1].zero_())[0]), conv=conv()),
+        "constant channels",
+        "a part of relu is written over",
+    ),
+    "padded twice": (
+        lambda: nn.Sequential(nn.ConstantPad2d(1, 0.7), conv()),
+        "constant padding",
+        "the convolution pads once more",
+    ),
     "cropping": (
         lambda: nn.Sequential(nn.ZeroPad2d(-1), conv(padding=0)),
         "constant padding",
@@ -314,3 +394,25 @@ def test_what_is_not_exact_or_saves_nothing_is_refused_with_a_reason(case: str) 
     result, _, refused = folded(model, x)
     assert any(place.law == law and said in place.reason for place in refused), refused
     assert (result(x) - model(x)).abs().max() <= 1e-12 * model(x).abs().max()
+
+
+AXES: dict[tuple[int, int], bool] = {
+    **{(1, -2): True, (2, -3): True, (3, -4): True, (3, 1): True},
+    # Depth, length and height, though they stand where the channels of another image would.
+    **{(3, -3): False, (1, -1): False, (2, -2): False},
+}
+
+
+@pytest.mark.parametrize("place", AXES)
+def test_channels_are_the_second_axis(place: tuple[int, int]) -> None:
+    (dims, axis), folds = place, AXES[place]
+    kind: Any = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
+    model = Net(
+        lambda n, x: n.conv(torch.cat([x, torch.ones_like(x)], axis)),
+        conv=kind(2 * C if folds else C, C, 3, padding=1),
+    )
+    x = torch.randn(2, C, *(5, 6, 7)[:dims], dtype=torch.float64)
+    result, applied, refused = folded(ready(model), x)
+    assert applied == (["constant channels"] if folds else [])
+    assert not refused
+    torch.testing.assert_close(result(x), model(x), rtol=0, atol=1e-12)

@@ -14,7 +14,7 @@ from ..errors import FoldRefused
 from .convolutions import given
 from .elementwise import Elementwise, read
 from .graph import Network
-from .laws import Law, Refused, Site, input_of, parts, per_channel
+from .laws import Law, Operation, Refused, Site, input_of, parts, per_channel
 
 aten = torch.ops.aten
 Bounds = tuple[float, float | None]
@@ -62,7 +62,7 @@ class ShiftedReLU(Law):
             becomes[end] = before(network.convolutions[end], scale), [activation, *between][-1]
         spread = floor.reshape(-1, *(1,) * value.geometry.dims)
         least, most = bounds[0] + spread, None if bounds[1] is None else bounds[1] + spread
-        clamp = (aten.clamp.Tensor, (conv, least, most))
+        clamp = Operation(aten.clamp.Tensor, (conv, least, most))
         # From the first to the last: each is read in the place of the next.
         instead: dict[Node, Node] = {}
         for node in path:

@@ -28,8 +28,11 @@ def border(network: Network, node: Node) -> tuple[Node, tuple[tuple[int, int], .
 
     Raises FoldRefused for a border that is not one number for each channel, or leaves no image as it was.
     """
-    chain = _chain(node)
-    (start,) = (one for one in chain if one.target in PADS)
+    chain = _chain(network, node)
+    starts = [one for one in chain if one.target in PADS]
+    if len(starts) != 1:
+        raise FoldRefused(LAW, "what is written onto is no padding of one image")
+    (start,) = starts
     x, pairs = cast(Node, start.args[0]), _pairs(start)
     shape, dims = network.hint(x), len(network.shape(x)) - 2
     if len(pairs) > dims:
@@ -55,7 +58,7 @@ def border(network: Network, node: Node) -> tuple[Node, tuple[tuple[int, int], .
     return x, around, values[0, :, 0], chain
 
 
-def _chain(node: Node) -> list[Node]:
+def _chain(network: Network, node: Node) -> list[Node]:
     """From the padding to ``node``, through all that is written onto it."""
     found: list[Node] = []
     left = [node]
@@ -65,17 +68,19 @@ def _chain(node: Node) -> list[Node]:
             continue
         found.append(one)
         if one.target not in PADS:
-            left += [source for source in one.all_input_nodes if _varies(source)]
+            left += [source for source in one.all_input_nodes if _varies(network, source)]
     return sorted(found, key=list(node.graph.nodes).index)
 
 
-def _varies(node: Node) -> bool:
-    return node.target in (*PADS, *WRITES, *WITHIN)
+def _varies(network: Network, node: Node) -> bool:
+    return node.target in (*PADS, *WRITES, *WITHIN) and node not in network.constants
 
 
 def _run(network: Network, chain: list[Node], known: dict[Node, Tensor]) -> Tensor:
     values: dict[Node, Any] = {**network.constants, **known}
     for node in chain:
+        if not all(source in values for source in node.all_input_nodes):
+            raise FoldRefused(LAW, "what is written depends on the input")
         arguments, words = map_arg((node.args, node.kwargs), lambda n: values[n])
         values[node] = cast(Any, node.target)(*arguments, **words)
     return values[chain[-1]]

@@ -25,6 +25,12 @@ FILLS: dict[Any, float | str] = {
     aten.full.default: "fill_value",
     aten.full_like.default: "fill_value",
     aten.new_full.default: "fill_value",
+    aten.fill.Scalar: "value",
+    aten.fill.Tensor: "value",
+    # Whatever is not written there may be anything.
+    aten.empty.memory_format: 0.0,
+    aten.empty_like.default: 0.0,
+    aten.new_empty.default: 0.0,
 }
 
 
@@ -43,11 +49,11 @@ def constants(module: GraphModule) -> dict[Node, Tensor]:
         shape = _one_image(node)
         if node.op == "get_attr":
             found[node] = operator.attrgetter(str(node.target))(module)
+        elif shape is not None and node.target in FILLS and (fill := _fill(node, found)) is not None:
+            into = found if shape == tuple(node.meta["val"].shape) else spread
+            into[node] = torch.full(shape, fill, dtype=node.meta["val"].dtype)
         elif node.op == "call_function" and _computable(node, found):
             found[node] = _computed(node, found)
-        elif shape is not None and node.target in FILLS:
-            into = found if shape == tuple(node.meta["val"].shape) else spread
-            into[node] = torch.full(shape, _fill(node), dtype=node.meta["val"].dtype)
         elif shape is not None and node.target is aten.expand.default and node.args[0] in found:
             spread[node] = found[cast(Node, node.args[0])].expand(shape)
     known = {**{node: value for node, value in found.items() if isinstance(value, Tensor)}, **spread}
@@ -65,12 +71,15 @@ def _one_image(node: Node) -> tuple[int, ...] | None:
     return tuple(value.shape[:0]) if not value.dim() else (first if isinstance(first, int) else 1, *rest)
 
 
-def _fill(node: Node) -> float:
+def _fill(node: Node, known: Mapping[Node, Any]) -> float | None:
+    """What a tensor is filled with, or None where it depends on the input."""
     fill = FILLS[node.target]
     if not isinstance(fill, str):
         return fill
     names = [argument.name for argument in cast(Any, node.target)._schema.arguments]
-    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}[fill]  # pyright: ignore
+    value: Any = {**dict(zip(names, node.args, strict=False)), **node.kwargs}[fill]
+    value = known.get(value) if isinstance(value, Node) else value
+    return value.item() if isinstance(value, Tensor) else value
 
 
 def _computable(node: Node, known: Mapping[Node, Any]) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch.fx import Node
 
 from .activations import ShiftedReLU
+from .channels import ConstantChannels
 from .convolutions import KINDS
 from .costs import Cost, Target, cost, cost_of_cast, cost_of_convolution
 from .evaluation import ROUNDING, disagreement
@@ -17,7 +18,6 @@ from .graph import Network
 from .laws import (
     AffineAfter,
     AffineBefore,
-    ConstantChannels,
     ConstantPadding,
     Law,
     Refused,

@@ -38,8 +38,8 @@ def evaluate(
             conv, source = site.becomes[node]
             values[node] = conv(value(source))
         elif site is not None and node in site.rewritten:
-            operator, arguments = site.rewritten[node]
-            values[node] = operator(*map_arg(arguments, value))
+            operation = site.rewritten[node]
+            values[node] = operation.operator(*map_arg(operation.arguments, value))
         elif node in network.convolutions:
             values[node] = network.convolutions[node](value(input_of(node)))
         else:
@@ -57,7 +57,8 @@ def disagreement(network: Network, site: Site) -> float:
     after = evaluate(network, [node for node in order if node not in site.gone], known, site)
     worst = 0.0
     for node in order:
-        if any(user not in site.nodes for user in node.users) and isinstance(before[node], Tensor):
+        read = any(user not in site.nodes for user in node.users) and isinstance(before[node], Tensor)
+        if read and (node in site.instead or node not in site.gone):
             expected, found = before[node], after[site.instead.get(node, node)]
             apart = (expected - found).abs().max() / expected.abs().max().clamp(min=1e-30)
             worst = max(worst, apart.item()) if apart.isfinite() else float("inf")

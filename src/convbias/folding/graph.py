@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,10 @@ from .casts import explicit
 from .constants import constants
 from .convolutions import read
 
-COPIES = (torch.ops.aten.clone.default, torch.ops.aten.alias.default, torch.ops.aten.detach.default)
+aten = torch.ops.aten
+COPIES = (aten.clone.default, aten.alias.default, aten.detach.default)
+# What writes its second argument onto the first, or onto a slice of it.
+ONTO = (aten.copy.default, aten.slice_scatter.default)
 MODES = ("reflect", "replicate", "circular")
 
 
@@ -166,7 +170,7 @@ def trace(
 def _take_up_padding(network: Network, node: Node) -> None:
     """A padding that repeats entries, with which what is affine commutes, becomes the convolution's."""
     conv, pad = network.convolutions[node], cast(Node, node.args[0])
-    if pad.target is not torch.ops.aten.pad.default or len(pad.args) < 3 or len(pad.users) > 1:
+    if pad.target is not aten.pad.default or len(pad.args) < 3 or len(pad.users) > 1:
         return
     x, flat, mode = cast(tuple[Node, list[Any], str], pad.args[:3])
     pads = tuple((flat[i], flat[i + 1]) for i in range(len(flat) - 2, -1, -2))
@@ -185,8 +189,24 @@ def _take_up_padding(network: Network, node: Node) -> None:
 
 
 def _drop_copies(module: GraphModule) -> None:
-    """Without the copies that dropout leaves: in a graph without mutation a value is as good as its copy."""
+    """Without copies and slices that are all of a value: without mutation it is as good as they are."""
     for node in list(module.graph.nodes):
-        if node.target in COPIES and "memory_format" not in node.kwargs and len(node.args) == 1:
-            node.replace_all_uses_with(node.args[0])
-            module.graph.erase_node(node)
+        source = _copied(node)
+        if source is not None:
+            node.replace_all_uses_with(source)
+    module.graph.eliminate_dead_code()
+
+
+def _copied(node: Node) -> Node | None:
+    """What the node is a plain copy of: dropout's, or one that is left of an assignment to a slice."""
+    source = node.args[1] if node.target in ONTO and len(node.args) > 1 else next(iter(node.args), None)
+    if not isinstance(source, Node):
+        return None
+    if node.target in COPIES and "memory_format" not in node.kwargs and len(node.args) == 1:
+        return source
+    value, known = node.meta.get("val"), source.meta.get("val")
+    whole = node.target is aten.copy.default or node.args[-2:] == (0, sys.maxsize)
+    if node.target not in (aten.slice.Tensor, *ONTO) or not whole or not isinstance(known, Tensor):
+        return None
+    alike = isinstance(value, Tensor) and value.shape == known.shape and value.dtype == known.dtype
+    return source if alike else None

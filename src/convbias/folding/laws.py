@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from ..affine import AffineConv, Field, after, before, constant_channels, constant_padding
+from ..affine import AffineConv, Field, after, before, constant_padding
 from ..errors import FoldRefused
 from . import borders
 from .elementwise import Elementwise, read, unknown
@@ -23,19 +23,32 @@ aten = torch.ops.aten
 
 @final
 @dataclass(frozen=True, eq=False)
+class Operation:
+    """What a node is to do: tensors among the ``arguments`` are new constants.
+
+    ``result`` is a value such as the node will have, where its shape changes.
+    """
+
+    operator: Any
+    arguments: tuple[Any, ...]
+    result: Tensor | None = None
+
+
+@final
+@dataclass(frozen=True, eq=False)
 class Site:
     """A place where a law applies, and what it does there.
 
     ``gone`` are the nodes that go; ``becomes`` gives, by convolution, its new value and input; ``rewritten``,
-    by node, its new operator and arguments, tensors among them being new constants; ``instead``, by node,
-    what its users read from now on. ``between`` are nodes that stay as they are among those.
+    by node, what it does from now on; ``instead``, by node, what its users read. ``between`` are nodes that
+    stay as they are among those.
     """
 
     law: str
     gone: tuple[Node, ...]
     becomes: dict[Node, tuple[AffineConv, Node]]
     instead: dict[Node, Node] = field(default_factory=dict[Node, Node])
-    rewritten: dict[Node, tuple[Any, tuple[Any, ...]]] = field(default_factory=dict[Node, Any])
+    rewritten: dict[Node, Operation] = field(default_factory=dict[Node, Operation])
     between: tuple[Node, ...] = ()
 
     @property
@@ -64,6 +77,7 @@ class Law(ABC):
         """Every place, as the graph is now."""
 
     def tried(self, network: Network, node: Node, make: Callable[[], Site]) -> Site | Refused:
+        """What ``make`` makes, or why it does not."""
         try:
             return make()
         except FoldRefused as refused:
@@ -139,47 +153,6 @@ class AffineBefore(Law):
 
 
 @final
-class ConstantChannels(Law):
-    """Constant channels beside the input's own leave the weight and become a bias."""
-
-    name = "constant channels"
-
-    def find(self, network: Network) -> Iterator[Site | Refused]:
-        for node in network.nodes:
-            if node.target is not aten.cat.default or len(node.args) < 2 or node.args[1] not in (1, -3):
-                continue
-            parts: Any = node.args[0]
-            constant = [part in network.constants for part in parts]
-            if any(constant) and not all(constant) and any(u in network.convolutions for u in node.users):
-                yield self.tried(network, node, lambda node=node: self._site(network, node))
-
-    def _site(self, network: Network, node: Node) -> Site:
-        parts: Any = node.args[0]
-        rest = [part for part in parts if part not in network.constants]
-        if len(rest) > 1:
-            raise FoldRefused(self.name, "several parts are no constants, and stay together in a concat")
-        others = [network.label(user) for user in node.users if user not in network.convolutions]
-        if others:
-            raise FoldRefused(
-                self.name, f"the concat is also used by {', '.join(others)}: nothing would be saved"
-            )
-        channels: dict[int, Tensor] = {}
-        first = 0
-        for part in parts:
-            value = network.constants.get(part)
-            size = network.shape(part)[1]
-            if size is None:
-                raise FoldRefused(self.name, "how many channels there are depends on the input")
-            if value is not None:
-                channels |= {first + i: _one_of_batch(self.name, value)[i].double() for i in range(size)}
-            first += size
-        becomes = {
-            user: (constant_channels(network.convolutions[user], channels), rest[0]) for user in node.users
-        }
-        return Site(self.name, (node,), becomes)
-
-
-@final
 class ConstantPadding(Law):
     """A constant around the input before a convolution without padding is the convolution's own padding."""
 
@@ -209,13 +182,24 @@ def apply(network: Network, site: Site) -> None:
         network.convolutions[conv] = value
         network.changed.add(conv)
         conv.replace_input_with(input_of(conv), source)
-    for node, (function, arguments) in site.rewritten.items():
-        network.rewrite(node, function, arguments)
+    for node, operation in site.rewritten.items():
+        network.rewrite(node, operation.operator, operation.arguments)
+        if operation.result is not None:
+            node.meta["val"] = operation.result
     for node, other in site.instead.items():
         node.replace_all_uses_with(other)
     for node in reversed(site.gone):
-        if not node.users:
-            network.forget(node)
+        _forget(network, node)
+
+
+def _forget(network: Network, node: Node) -> None:
+    """Erase the node if nobody uses it, and what it alone has used."""
+    if node.users or node.op != "call_function" or node in network.erased:
+        return
+    sources = node.all_input_nodes
+    network.forget(node)
+    for source in sources:
+        _forget(network, source)
 
 
 def input_of(conv: Node) -> Node:
@@ -247,7 +231,7 @@ def as_field(law: str, shift: Tensor, shape: tuple[int | None, ...]) -> Field:
     if shift.dim() > len(shape):
         raise FoldRefused(law, f"{tuple(shift.shape)} makes {shape} larger")
     full = shift.reshape(*(1,) * (len(shape) - shift.dim()), *shift.shape)
-    one = _one_of_batch(law, full)
+    one = one_of_batch(law, full)
     for ours, theirs in zip(one.shape, shape[1:], strict=True):
         if ours != 1 and theirs is None:
             raise FoldRefused(law, f"a map of {tuple(one.shape)} for a size that depends on the input")
@@ -256,7 +240,8 @@ def as_field(law: str, shift: Tensor, shape: tuple[int | None, ...]) -> Field:
     return Field(maps=(one,))
 
 
-def _one_of_batch(law: str, value: Tensor) -> Tensor:
+def one_of_batch(law: str, value: Tensor) -> Tensor:
+    """A constant (N, ...) without its batch. Raises FoldRefused for one that differs within it."""
     first = value[:1]
     if len(value) != 1 and not bool((value == first).all()):
         raise FoldRefused(law, "the constant differs within the batch")

@@ -14,7 +14,7 @@ from ..errors import FoldRefused
 from .elementwise import Elementwise, read
 from .evaluation import evaluate
 from .graph import Network
-from .laws import Law, Refused, Site, input_of, parts, per_channel, readers
+from .laws import Law, Operation, Refused, Site, input_of, parts, per_channel, readers
 
 aten = torch.ops.aten
 LAYOUTS: frozenset[Any] = frozenset(
@@ -62,7 +62,7 @@ class TokenBias(Law):
             field[places.flatten()] = constant.flatten()
             return field.reshape(1, *network.hint(conv)[1:])
 
-        scale, rewritten = None, dict[Node, Any]()
+        scale, rewritten = None, dict[Node, Operation]()
         if found.scale is not None:
             if cat is not None:
                 raise FoldRefused(self.name, "it also scales what is joined")
@@ -84,10 +84,10 @@ class TokenBias(Law):
                 elif part.target is aten.expand.default and len(part.users) == 1:
                     new.append(part)
                     value = network.constants[part].double() + taken[part]
-                    rewritten[part] = (part.target, (value, *part.args[1:]))
+                    rewritten[part] = Operation(part.target, (value, *part.args[1:]))
                 else:
                     raise FoldRefused(self.name, f"{network.label(part)} is also used elsewhere")
-            rewritten[cat] = (cat.target, (new, axis))
+            rewritten[cat] = Operation(cat.target, (new, axis))
         shift = None if full is None else Field(maps=(placed(full)[0],))
         value = after(network.convolutions[conv], scale, shift)
         becomes = {conv: (value, input_of(conv))}
@@ -141,7 +141,7 @@ class IntoLinear(Law):
         weight, bias = self._parameters(network, node)
         bias = absorbed_by_linear(weight, bias, conv.bias.at(conv.site(size)).flatten()[places])
         becomes = {first: (conv.with_bias(Field()), input_of(first))}
-        rewritten = {node: (node.target, (node.args[0], weight, bias))}
+        rewritten = {node: Operation(node.target, (node.args[0], weight, bias))}
         return Site(self.name, (), becomes, {}, rewritten, tuple(path))
 
     def _affine(
@@ -163,7 +163,7 @@ class IntoLinear(Law):
         if found.scale is not None:
             weight = weight * flat(found.scale)
         rest = () if bias is None else (bias,)
-        rewritten = {node: (node.target, (node.args[0], weight, *rest))}
+        rewritten = {node: Operation(node.target, (node.args[0], weight, *rest))}
         return Site(self.name, (*parts(first), first), {}, {first: found.input}, rewritten, tuple(path))
 
     def _checked(self, network: Network, node: Node, first: Node, path: list[Node]) -> Tensor:
