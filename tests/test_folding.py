@@ -247,6 +247,16 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str], list[str]]] = {
         {"parallel branches"},
         ["tied"],
     ),
+    "a difference": (
+        lambda: Net(
+            lambda n, x: (
+                n.norm(x) - torch.sub(n.conv(x) - x, torch.add(n.point(x), n.other(x), alpha=2), alpha=3)
+            ),
+            **{"conv": conv(), "point": conv(1, 0), "other": conv(groups=2), "norm": bn()},
+        ),
+        {"parallel branches"},
+        ["tied"],
+    ),
     "identity": (
         lambda: Net(lambda n, x: x + n.conv(x), conv=conv(groups=2)),
         {"parallel branches"},
@@ -282,6 +292,24 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str], list[str]]] = {
         )
         for mode in ("reflect", "replicate", "circular")
     },
+    **{
+        f"{mode} padding, more on one side": (
+            lambda mode=mode: Net(
+                lambda n, x: n.conv(F.pad(n.norm(x), (2, 1, 0, 1), mode)), conv=conv(padding=0), norm=bn()
+            ),
+            {"affine before"},
+            ["tied"],
+        )
+        for mode in ("reflect", "replicate", "circular")
+    },
+    "a padding beside": (
+        lambda: Net(
+            lambda n, x: n.norm(n.a(x)) + n.b(F.pad(x, [1] * 4, "circular")).relu(),
+            **{"a": conv(), "b": conv(padding=0), "norm": bn()},
+        ),
+        {"affine after"},
+        ["tied"],
+    ),
     "circular": (
         lambda: nn.Sequential(bn(), convbias.Conv2d(C, C, 3, padding=1, padding_mode="circular")),
         {"affine before"},
@@ -364,10 +392,21 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
         "constant padding",
         "crops the image",
     ),
-    "reflected, more on one side": (
-        lambda: nn.Sequential(nn.ReflectionPad2d((1, 0, 1, 1)), conv(padding=0)),
+    "reflected around a padded convolution": (
+        lambda: nn.Sequential(nn.ReflectionPad2d((1, 0, 1, 1)), conv()),
         "constant padding",
         "reflect",
+    ),
+    "a shared weight behind a reflected border": (
+        lambda: Net(
+            lambda n, x: (
+                n.conv(n.norm(F.pad(x, [1] * 4, "reflect"))) + n.conv(F.pad(x, [1] * 4, "reflect") * 2)
+            ),
+            conv=conv(padding=0),
+            norm=bn(),
+        ),
+        "affine before",
+        "its weight is shared with",
     ),
     "pointwise with padding": (
         lambda: nn.Sequential(conv(1, 1), conv()),

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 import convbias
 from convbias.folding import LAWS, Folded
+from convbias.folding.programs import exported
 from convbias.verifying import randomised
 
 C = 4
@@ -22,7 +23,7 @@ C = 4
 class Net(nn.Module):
     """Layers, and a function of them and the input."""
 
-    def __init__(self, run: Callable[[Any, Tensor], Tensor], **layers: nn.Module) -> None:
+    def __init__(self, run: Callable[[Any, Tensor], Any], **layers: nn.Module) -> None:
         super().__init__()
         self.run = run
         for name, layer in layers.items():
@@ -97,16 +98,6 @@ DEFAULT: dict[str, tuple[Callable[[], nn.Module], list[str], int]] = {
         ["shifted ReLU"],
         4,
     ),
-    "tokens": (
-        lambda: Net(tokens, conv=conv(2, 0, stride=2), norm=nn.LayerNorm(C)),
-        ["token bias"],
-        2,
-    ),
-    "tokens and a class token": (
-        lambda: Net(class_token, conv=conv(2, 0, stride=2), norm=nn.LayerNorm(C)),
-        ["token bias"],
-        3,
-    ),
     "into linear": (
         lambda: nn.Sequential(nn.ReLU(), bn(), nn.Flatten(), nn.Linear(C * 64, 3)),
         ["into linear"],
@@ -145,6 +136,101 @@ def test_what_pays_is_folded(case: str) -> None:
     if expected:
         assert folded.verdict
         assert folded.report.after.price < folded.report.before.price
+
+
+def add(net: Any, x: Tensor) -> Tensor:
+    return net.conv(x) + x
+
+
+def between_skips(net: Any, x: Tensor) -> Tensor:
+    return net.conv(torch.cat([x, net.plane.expand(len(x), -1, -1, -1), x.relu()], 1))
+
+
+def positions(net: Any, x: Tensor) -> Tensor:
+    return net.conv(x).flatten(2).transpose(1, 2) + net.plane
+
+
+def coordinates(net: Any, x: Tensor) -> Tensor:
+    return net.conv(torch.cat([x, net.plane], 1))
+
+
+def sized(run: Callable[[Any, Tensor], Any], layer: nn.Module, *plane: int) -> nn.Module:
+    model = Net(run, conv=layer)
+    model.register_buffer("plane", torch.randn(1, *plane))
+    return model
+
+
+# Whether it pays in eager mode: where less is saved than a call of another operator costs, it does not.
+PAYS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]] = {
+    "a small coordinate map": (
+        lambda: sized(coordinates, conv(inputs=10, outputs=8), 2, 16, 16),
+        (1, 8, 16, 16),
+        [],
+    ),
+    "a large one": (
+        lambda: sized(coordinates, conv(inputs=10, outputs=8), 2, 128, 128),
+        (1, 8, 128, 128),
+        ["constant channels"],
+    ),
+    "few positions": (lambda: sized(positions, conv(2, 0, 3, 8, stride=2), 64, 8), (1, 3, 16, 16), []),
+    "many": (
+        lambda: sized(positions, conv(2, 0, 3, 64, stride=2), 4096, 64),
+        (2, 3, 128, 128),
+        ["token bias"],
+    ),
+    "an addition": (lambda: Net(add, conv=conv(groups=C)), (1, C, 8, 8), ["parallel branches"]),
+    "a pool and a norm": (
+        lambda: nn.Sequential(nn.ReLU(), nn.AvgPool2d(2), bn(64), nn.ReLU()),
+        (1, 64, 56, 56),
+        [],
+    ),
+    "a norm, a 1×1, a small padded convolution": (
+        lambda: nn.Sequential(bn(3), conv(1, 0, 3, 8), conv(3, 1, 8, 16), nn.ReLU()),
+        (1, 3, 16, 16),
+        ["affine before"],
+    ),
+    "a large one after a norm and a 1×1": (
+        lambda: nn.Sequential(bn(3), conv(1, 0, 3, 8), conv(3, 1, 8, 16), nn.ReLU()),
+        (1, 3, 128, 128),
+        ["affine before", "composition"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PAYS)
+def test_what_pays_depends_on_the_size(case: str) -> None:
+    make, size, expected = PAYS[case]
+    assert laws(convbias.fold(randomised(make()).eval(), torch.randn(size))) == expected
+
+
+def test_a_smaller_concat_moves_less() -> None:
+    model = sized(between_skips, conv(inputs=18, outputs=8), 2, 64, 64).eval()
+    (row,) = convbias.fold(model, torch.randn(1, 8, 64, 64), target="convbias").report.folded
+    places, field = 4 * 64 * 64, 4 * 64 * 64 * 3 * 8
+    joined, read = (2 + 16 - 16) + (18 - 16), 18 - 16
+    assert row.before.bytes - row.after.bytes + field == places * (joined + read) + 4 * 2 * 9 * 8
+
+
+TOKENS: dict[str, tuple[Callable[[], nn.Module], list[str], int]] = {
+    "tokens": (
+        lambda: Net(tokens, conv=conv(2, 0, stride=2), norm=nn.LayerNorm(C)),
+        ["token bias"],
+        2,
+    ),
+    "tokens and a class token": (
+        lambda: Net(class_token, conv=conv(2, 0, stride=2), norm=nn.LayerNorm(C)),
+        ["token bias"],
+        3,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TOKENS)
+def test_positions_of_tokens(case: str) -> None:
+    make, expected, left = TOKENS[case]
+    folded = fold(make(), target="convbias")
+    assert laws(folded) == expected
+    assert folded.report.after.nodes == left
 
 
 def test_nothing_to_fold_is_the_model_itself() -> None:
@@ -312,6 +398,44 @@ def test_sizes_and_batches_stay_dynamic() -> None:
     for size in ((2, C, 5, 9), (7, C, 16, 3)):
         x = torch.randn(size)
         torch.testing.assert_close(folded.model(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+def test_sizes_that_the_network_was_not_folded_for() -> None:
+    model, x = nn.Sequential(conv(), bn()).eval(), torch.randn(2, C, 8, 8)
+    h = torch.export.Dim("h", min=5, max=9)
+    fixed, free = (
+        convbias.fold(model, x),
+        convbias.fold(model, x, dynamic_shapes=({0: torch.export.Dim("n"), 2: h},)),
+    )
+    for size in ((2, C, 8, 9), (C, 8, 8), (3, C, 8, 8)):
+        with pytest.raises(ValueError, match=r"folded for \(2, 4, 8, 8\); name other sizes"):
+            fixed.model(torch.randn(size))
+    for size in ((2, C, 4, 8), (2, C, 10, 8), (2, C, 8, 7)):
+        with pytest.raises(ValueError, match=r"folded for \(0 to any, 4, 5 to 9, 8\)"):
+            free.model(torch.randn(size))
+    for size in ((1, C, 5, 8), (7, C, 9, 8)):
+        assert free.model(torch.randn(size)).shape == torch.Size(size)
+
+
+def test_structures_of_outputs_stay() -> None:
+    model = Net(lambda n, x: {"b": [n.norm(n.conv(x)), (x,)], "a": None}, conv=conv(), norm=bn()).eval()
+    x = torch.randn(2, C, 8, 8)
+    folded = convbias.fold(model, x)
+    assert laws(folded) == ["affine after"]
+    for found in (folded.model(x), folded.model(x=x), pickle.loads(pickle.dumps(folded.model))(x)):
+        torch.testing.assert_close(found, model(x))
+
+
+@pytest.mark.parametrize("format", [torch.channels_last, torch.contiguous_format])
+def test_every_layout_of_memory_is_taken(format: torch.memory_format) -> None:
+    layers = conv(), bn(), nn.ReLU(), nn.Flatten(), nn.Linear(C * 64, 3), nn.Unflatten(1, (3, 1))
+    model, x = randomised(nn.Sequential(*layers)).eval(), torch.randn(2, C, 8, 8)
+    folded = convbias.fold(model, x)
+    assert laws(folded) == ["affine after"]
+    moved: Any = copy.deepcopy(folded.model)
+    moved.to(memory_format=format)
+    for network in (folded.model, moved, exported(folded.model, [x]).module()):
+        torch.testing.assert_close(network(x.to(memory_format=format)), model(x))
 
 
 DYNAMIC_BATCH: dict[str, tuple[Callable[[], nn.Module], str]] = {

@@ -10,18 +10,21 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor
 from torch.fx import Node
+from torch.utils import _pytree as pytree
 
 from ..affine import AffineConv
 from .casts import is_free
 from .convolutions import POOLS
-from .graph import Network
-from .laws import input_of
-from .rewrite import bias_of
+from .graph import Network, hint_of
+from .laws import Operation, input_of
+from .rewrite import bias_of, is_uneven
 
 aten = torch.ops.aten
 
 # Multiplications in the time of a byte: dense, and where each filter has one channel.
-DENSE, DEPTHWISE = 6.0, 1.5
+DENSE, DEPTHWISE = 6.0, 0.4
+# Bytes in the time of calling an operator of torch's, some 5 µs.
+CALL = 64e3
 
 
 @final
@@ -29,15 +32,21 @@ DENSE, DEPTHWISE = 6.0, 1.5
 class Target:
     """How the folded network will run, and what a pass over memory costs there beside a plain one.
 
-    ``elementwise`` is of an operator by itself, ``field`` of a bias field that a convolution adds: in
-    place in eager mode, within the kernel in convbias's own. Inductor fuses the one and not the other.
+    ``elementwise`` is of an operator by itself, ``field`` of a bias field that a convolution adds: within the
+    kernel in convbias's own. Inductor fuses the one and not the other. ``calls`` are of a fused operator, of
+    another one, and of one of convbias's in the place of torch's convolution.
     """
 
     elementwise: float
     field: float
+    calls: tuple[float, float, float]
 
 
-TARGETS: Final = {"eager": Target(1, 0.95), "inductor": Target(0.5, 1), "convbias": Target(1, 0)}
+TARGETS: Final = {
+    "eager": Target(1, 0.85, (CALL, CALL, 5 * CALL)),
+    "inductor": Target(0.5, 1, (0, CALL, 5 * CALL)),
+    "convbias": Target(1, 0, (CALL, CALL, 1.5 * CALL)),
+}
 FREE: Final[frozenset[Any]] = frozenset(
     (aten.view.default, aten.transpose.int, aten.permute.default, aten.expand.default, aten.alias.default)
 )
@@ -79,21 +88,49 @@ def cost_of_cast(network: Network, cast: Node, target: Target) -> Cost:
         return Cost()
     (source,) = cast.all_input_nodes
     moved = (_size(source) + _size(cast)) * math.prod(network.hint(cast))
-    return Cost(1, 0, moved, target.elementwise * moved)
+    return Cost(1, 0, moved, target.elementwise * moved + target.calls[0])
 
 
 def cost_of_convolution(network: Network, node: Node, conv: AffineConv, input: Node, target: Target) -> Cost:
     """Of ``node``, were it the convolution ``conv`` of ``input``."""
-    given, made = network.hint(input), network.hint(node)
-    places = math.prod((given if conv.geometry.transposed else made)[2:])
-    macs = made[0] * conv.weight.numel() * places
-    moved = _size(node) * (math.prod(given) + math.prod(made) + conv.weight.numel())
+    made, (batch, _, *space) = network.hint(node), network.hint(input)
+    given = batch * conv.in_channels * math.prod(space)
+    macs = made[0] * conv.weight.numel() * math.prod(space if conv.geometry.transposed else made[2:])
+    moved = _size(node) * (given + math.prod(made) + conv.weight.numel())
     price = moved + macs / (DEPTHWISE if conv.groups == conv.in_channels > 1 else DENSE)
     tying, _ = bias_of(conv, network.space(input), node.meta["val"].dtype)
-    if repr(tying) not in ("none", "tied"):
+    plain = repr(tying) in ("none", "tied")
+    if not plain:
         field = _size(node) * (2 * math.prod(made) + math.prod(made[1:]))
         moved, price = moved + field, price + target.field * field
-    return Cost(1, macs, moved, price)
+    total = Cost(1, macs, moved, price + target.calls[1 if plain else 2])
+    return total + _cost_of_padding(conv, _size(node) * given, target)
+
+
+def _cost_of_padding(conv: AffineConv, image: int, target: Target) -> Cost:
+    """Of the operator that pads, before a convolution or within its layer, what is no border of zeros."""
+    repeats = conv.geometry.padding_mode != "zeros" and any(a or b for a, b in conv.geometry.pads)
+    if not repeats and not is_uneven(conv):
+        return Cost()
+    return Cost(1, 0, 2 * image, target.elementwise * 2 * image + target.calls[0])
+
+
+def cost_of_operation(network: Network, node: Node, operation: Operation, target: Target) -> Cost:
+    """Of ``node``, did it do ``operation``."""
+    if node.target in FREE:
+        return Cost()
+    shape = network.hint(node) if operation.result is None else hint_of(operation.result)
+    read: list[int] = []
+
+    def seen(argument: Any) -> None:
+        if isinstance(argument, Node):
+            read.append(_size(argument) * math.prod(network.hint(argument)))
+        elif isinstance(argument, Tensor):
+            read.append(_size(node) * argument.numel())
+
+    pytree.tree_map(seen, operation.arguments)
+    moved = sum(read) + _size(node) * math.prod(shape)
+    return Cost(1, 0, moved, target.elementwise * moved + target.calls[0])
 
 
 def _of(network: Network, node: Node, target: Target) -> Cost:
@@ -109,7 +146,7 @@ def _of(network: Network, node: Node, target: Target) -> Cost:
     read = [n.all_input_nodes[0] if n in network.casts and is_free(n) else n for n in tensors or [node]]
     # What is taken out of several results is as large as what they were made of.
     moved = sum(_size(n) * math.prod(network.hint(n)) for n in (*read, node))
-    return Cost(1, 0, moved, target.elementwise * moved)
+    return Cost(1, 0, moved, target.elementwise * moved + target.calls[0])
 
 
 def _size(node: Node) -> int:

@@ -12,7 +12,7 @@ from torch.fx import Node
 from .activations import ShiftedReLU
 from .channels import ConstantChannels
 from .convolutions import KINDS
-from .costs import Cost, Target, cost, cost_of_cast, cost_of_convolution
+from .costs import Cost, Target, cost, cost_of_cast, cost_of_convolution, cost_of_operation
 from .evaluation import ROUNDING, disagreement
 from .graph import Network
 from .laws import (
@@ -123,7 +123,9 @@ def _decided(network: Network, site: Site, name: str, target: Target, forced: bo
 
 
 def _afterwards(network: Network, site: Site, target: Target) -> Cost:
-    total = cost(network, [*site.rewritten, *site.between], target)
+    total = cost(network, site.between, target)
+    for node, operation in site.rewritten.items():
+        total += cost_of_operation(network, node, operation, target)
     for node, (conv, source) in site.becomes.items():
         total += cost_of_convolution(network, node, conv, source, target)
     for source in {source for _, source in site.becomes.values()}:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast, final
 
@@ -32,15 +32,18 @@ class Network:
     """A traced network: its graph, and what the laws have found out about the nodes.
 
     ``convolutions`` are those whose weight and bias are known, as values in float64; ``names`` are their
-    weights'; ``casts`` are those that arithmetic makes of itself; ``changed`` are the ones that a law has
-    made or changed, ``erased`` what is no longer there.
+    weights'; ``sizes`` are the ranges of those that the input decides; ``casts`` are those that arithmetic
+    makes of itself; ``padded`` are the convolutions that have taken up a padding, ``changed`` those that a
+    law has made or changed, ``erased`` what is no longer there.
     """
 
     module: GraphModule
     constants: dict[Node, Tensor]
     convolutions: dict[Node, AffineConv]
     names: dict[Node, str]
+    sizes: Mapping[Any, Any] = field(default_factory=dict[Any, Any])
     casts: set[Node] = field(default_factory=set[Node])
+    padded: set[Node] = field(default_factory=set[Node])
     changed: set[Node] = field(default_factory=set[Node])
     erased: set[Node] = field(default_factory=set[Node])
 
@@ -55,6 +58,7 @@ class Network:
         """Erase a node that nobody uses."""
         self.convolutions.pop(node, None)
         self.changed.discard(node)
+        self.padded.discard(node)
         self.casts.discard(node)
         self.erased.add(node)
         self.module.graph.erase_node(node)
@@ -124,16 +128,34 @@ class Network:
             return ()
         return tuple(size if isinstance(size, int) else None for size in value.shape)
 
+    def ranges(self, node: Node) -> tuple[tuple[int, int], ...]:
+        """The least and the largest size of each axis of an input. Export holds its least ones to be 2."""
+        found: list[tuple[int, int]] = []
+        for size in node.meta["val"].shape:
+            known = None if isinstance(size, int) else self.sizes.get(size.node.expr)
+            low, high = (0, sys.maxsize) if known is None else map(_bounded, (known.lower, known.upper))
+            found.append((size, size) if isinstance(size, int) else (low if low > 2 else 0, high))
+        return tuple(found)
+
     def hint(self, node: Node) -> tuple[int, ...]:
         """The shape of a node's value for the example."""
-        value = node.meta["val"]
-        return tuple(size if isinstance(size, int) else size.node.hint for size in value.shape)
+        return hint_of(node.meta["val"])
 
     def space(self, node: Node) -> tuple[int, ...] | None:
         """The sizes (*space) of a node's value (N, C, *space), or None where one is not known."""
         sizes = self.shape(node)[2:]
         known = tuple(size for size in sizes if size is not None)
         return known if sizes and len(known) == len(sizes) else None
+
+
+def hint_of(value: Tensor) -> tuple[int, ...]:
+    """The shape that a value has for the example."""
+    sizes: Any = value.shape
+    return tuple(size if isinstance(size, int) else size.node.hint for size in sizes)
+
+
+def _bounded(bound: Any) -> int:
+    return int(bound) if bound < sys.maxsize else sys.maxsize
 
 
 def layer_name(weight: str) -> str:
@@ -156,7 +178,7 @@ def trace(
         module = cast(GraphModule, program.run_decompositions({}).module(check_guards=False))
     _drop_copies(module)
     casts = explicit(module)
-    network = Network(module, constants(module), {}, {}, casts)
+    network = Network(module, constants(module), {}, {}, program.range_constraints, casts)
     for node in network.nodes:
         found = read(node, network.value)
         # Without a batch, the axes are others.
@@ -174,16 +196,12 @@ def _take_up_padding(network: Network, node: Node) -> None:
         return
     x, flat, mode = cast(tuple[Node, list[Any], str], pad.args[:3])
     pads = tuple((flat[i], flat[i + 1]) for i in range(len(flat) - 2, -1, -2))
-    even = len(pads) == conv.geometry.dims and all(isinstance(a, int) and a == b >= 0 for a, b in pads)
-    if (
-        mode in MODES
-        and even
-        and conv.geometry.pads == ((0, 0),) * len(pads)
-        and not conv.geometry.transposed
-    ):
+    whole = len(pads) == conv.geometry.dims and all(isinstance(n, int) and n >= 0 for n in flat)
+    own = any(a or b for a, b in conv.geometry.pads)
+    if mode in MODES and whole and not own and not conv.geometry.transposed:
         geometry = replace(conv.geometry, pads=pads, padding_mode=mode)
         network.convolutions[node] = replace(conv, geometry=geometry)
-        network.changed.add(node)
+        network.padded.add(node)
         node.replace_input_with(pad, x)
         network.forget(pad)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import cast, final
+from typing import Any, cast, final
 
 import torch
 from torch.fx import Node
@@ -16,6 +16,9 @@ from .graph import Network
 from .laws import Law, Refused, Site, as_field, input_of, parts, per_channel
 
 aten = torch.ops.aten
+SIGNS: dict[Any, float] = {aten.add.Tensor: 1.0, aten.sub.Tensor: -1.0}
+# What is added up, and how many times.
+Term = tuple[Node, float]
 
 
 @final
@@ -51,25 +54,22 @@ class ParallelBranches(Law):
                 yield from self._of_sum(network, node)
 
     def _of_sum(self, network: Network, node: Node) -> Iterator[Site | Refused]:
-        sums, leaves = _leaves(node)
+        sums, terms = _terms(node)
+        leaves = [leaf for leaf, _ in terms]
         if any(leaf in network.constants for leaf in leaves):
             return
-        by_input: dict[Node, list[Node]] = {}
-        for leaf in leaves:
-            by_input.setdefault(_base(network, leaf, leaves), []).append(leaf)
-        for base, branches in by_input.items():
-            convs = [branch for branch in branches if branch in network.convolutions]
-            if len(branches) > 1 and convs:
-                yield self.tried(
-                    network, node, lambda b=base, x=branches, s=sums: self._site(network, b, x, leaves, s)
-                )
+        by_input: dict[Node, list[Term]] = {}
+        for leaf, factor in terms:
+            by_input.setdefault(_base(network, leaf, leaves), []).append((leaf, factor))
+        for base, some in by_input.items():
+            if len(some) > 1 and any(branch in network.convolutions for branch, _ in some):
+                place = (network, base, some, sums, len(some) == len(terms))
+                yield self.tried(network, node, lambda place=place: self._site(*place))
 
-    def _site(
-        self, network: Network, base: Node, branches: list[Node], leaves: list[Node], sums: list[Node]
-    ) -> Site:
-        if len(branches) < len(leaves):
+    def _site(self, network: Network, base: Node, terms: list[Term], sums: list[Node], whole: bool) -> Site:
+        if not whole:
             raise FoldRefused(self.name, "a part of the sum is no branch of the same input")
-        root = sums[0]
+        root, branches = sums[0], [branch for branch, _ in terms]
         for branch in branches:
             if branch is not base and branches.count(branch) > 1:
                 raise FoldRefused(self.name, f"{network.label(branch)} is added twice")
@@ -79,7 +79,7 @@ class ParallelBranches(Law):
         dims = len(network.shape(base)) - 2
         convolutions = [network.convolutions[branch] for branch in branches if branch in network.convolutions]
         groups = math.gcd(*(conv.groups for conv in convolutions))
-        values = [_as_convolution(self.name, network, base, branch, (dims, groups)) for branch in branches]
+        values = [_as_convolution(self.name, network, base, term, (dims, groups)) for term in terms]
         keep = next(branch for branch in branches if branch in network.convolutions)
         taken = [part for branch in branches if branch not in network.convolutions for part in parts(branch)]
         gone = [node for node in (*taken, *branches, *sums) if node not in (keep, base)]
@@ -88,41 +88,42 @@ class ParallelBranches(Law):
         return Site(self.name, tuple(gone), {keep: (merged, base)}, {root: keep})
 
 
-def _as_convolution(
-    law: str, network: Network, base: Node, branch: Node, like: tuple[int, int]
-) -> AffineConv:
-    """A branch as a convolution; where it is none, in as many dimensions and groups as ``like``."""
-    if branch in network.convolutions:
-        return network.convolutions[branch]
-    channels = network.shape(base)[1]
-    if channels is None:
-        raise FoldRefused(law, "how many channels there are depends on the input")
-    itself = identity(channels, *like, dtype=torch.float64)
-    if branch is base:
-        return itself
-    found, shape = cast(Elementwise, read(branch, network)), network.shape(base)
-    scale = None if found.scale is None else per_channel(law, found.scale, shape)
-    return after(itself, scale, None if found.shift is None else as_field(law, found.shift, shape))
+def _as_convolution(law: str, network: Network, base: Node, term: Term, like: tuple[int, int]) -> AffineConv:
+    """A branch times its factor; where it is no convolution, in as many dimensions and groups as ``like``."""
+    branch, factor = term
+    value = network.convolutions.get(branch)
+    if value is None:
+        channels = network.shape(base)[1]
+        if channels is None:
+            raise FoldRefused(law, "how many channels there are depends on the input")
+        value = identity(channels, *like, dtype=torch.float64)
+        if branch is not base:
+            found, shape = cast(Elementwise, read(branch, network)), network.shape(base)
+            scale = None if found.scale is None else per_channel(law, found.scale, shape)
+            value = after(value, scale, None if found.shift is None else as_field(law, found.shift, shape))
+    return value if factor == 1 else after(value, torch.full((value.out_channels,), factor).double())
 
 
 def _is_sum(node: Node) -> bool:
-    if node.target is not aten.add.Tensor or node.kwargs.get("alpha", 1) != 1:
-        return False
-    return all(isinstance(argument, Node) for argument in node.args)
+    """Whether the node adds or subtracts two values, one of them perhaps times a number."""
+    known = isinstance(node.kwargs.get("alpha", 1), (int, float))
+    return node.target in SIGNS and known and all(isinstance(argument, Node) for argument in node.args)
 
 
-def _leaves(root: Node) -> tuple[list[Node], list[Node]]:
-    """The additions of a tree, and what they add up."""
-    sums, leaves, left = [root], list[Node](), [root]
+def _terms(root: Node) -> tuple[list[Node], list[Term]]:
+    """The additions of a tree, and what they add up, with the factor of each."""
+    sums, terms, left = [root], list[Term](), [(root, 1.0)]
     while left:
-        both = cast(tuple[Node, Node], left.pop().args)
-        for argument in both:
-            if _is_sum(argument) and len(argument.users) == 1 and both[0] is not both[1]:
+        node, factor = left.pop()
+        first, second = cast(tuple[Node, Node], node.args)
+        alpha = float(cast(float, node.kwargs.get("alpha", 1)))
+        for argument, times in ((first, factor), (second, factor * SIGNS[node.target] * alpha)):
+            if _is_sum(argument) and len(argument.users) == 1 and first is not second:
                 sums.append(argument)
-                left.append(argument)
+                left.append((argument, times))
             else:
-                leaves.append(argument)
-    return sums, leaves
+                terms.append((argument, times))
+    return sums, terms
 
 
 def _base(network: Network, leaf: Node, leaves: list[Node]) -> Node:

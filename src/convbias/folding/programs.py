@@ -13,6 +13,7 @@ from torch.nn import Module
 
 from ..ops.library import convolution
 from ..outputs import write_whole
+from .rewrite import of_any_layout
 
 
 def example_of(program: ExportedProgram) -> list[Tensor]:
@@ -44,7 +45,9 @@ def exported(
     with warnings.catch_warnings():
         # torch copies its own tree specs in a way that it warns of.
         warnings.simplefilter("ignore", FutureWarning)
-        return program.run_decompositions({torch.ops.convbias.convolution.default: convolution})
+        program = program.run_decompositions({torch.ops.convbias.convolution.default: convolution})
+    of_any_layout(program.graph_module)
+    return program
 
 
 def save(program: ExportedProgram, path: Path) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from dataclasses import dataclass
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node, Tracer
+from torch.fx.graph import CodeGen, _PyTreeCodeGen
 from torch.nn import Module, Parameter
+from torch.utils import _pytree as pytree
 
 from ..affine import AffineConv
+from ..errors import ShapeError
 from ..geometry import Site
 from ..nn import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from ..tying import Tying, Untied, parse
@@ -64,8 +69,9 @@ def written(network: Network) -> GraphModule:
     module, graph = network.module, network.module.graph
     implicit(network.casts)
     layers = {node: _layer(network, node) for node in network.nodes if node in network.changed}
-    for node in layers:
-        node.args = (_padded(network, node),)
+    for node in (*layers, *(node for node in network.padded if node not in layers)):
+        rest = () if node in layers else node.args[1:]
+        node.args = (_padded(network, node), *rest)
     for node in reversed(graph.nodes):
         if node.op == "get_attr" and not node.users:
             graph.erase_node(node)
@@ -73,31 +79,83 @@ def written(network: Network) -> GraphModule:
         name = _free(module, layer_name(network.names[node]))
         module.add_submodule(name, layer)
         with graph.inserting_before(node):
-            called = graph.call_module(name, node.args)
+            called = graph.call_module(name, (input_of(node),))
         called.meta = dict(node.meta)
         node.replace_all_uses_with(called)
         graph.erase_node(node)
     graph.eliminate_dead_code()
+    of_any_layout(module)
     _in_place(module)
     graph.lint()
     module.delete_all_unused_submodules()
     module.recompile()
-    return _ordinary(module)
+    return _ordinary(network)
 
 
-def _ordinary(module: GraphModule) -> GraphModule:
-    """An exported module that changes its mode, which does nothing here, and can be pickled.
+@final
+@dataclass(frozen=True)
+class Sizes:
+    """A check of a module's inputs before it runs: the least and the largest size of every axis.
 
-    What it does for inputs that are modules goes; the check of the inputs' sizes stays.
+    torch.export's own takes longer than a small convolution.
     """
+
+    ranges: tuple[tuple[tuple[int, int], ...], ...]
+
+    def __call__(self, module: Module, inputs: tuple[Any, ...]) -> None:
+        for i, (x, ranges) in enumerate(zip(inputs, self.ranges, strict=False)):
+            fits = [low <= size <= high for size, (low, high) in zip(x.shape, ranges, strict=False)]
+            if len(x.shape) != len(ranges) or not all(fits):
+                sizes = ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in ranges)
+                rule = f"the network was folded for ({sizes}); name other sizes in dynamic_shapes"
+                raise ShapeError(f"inputs[{i}]", tuple(x.shape), rule.replace(str(sys.maxsize), "any"))
+
+
+def _ordinary(network: Network) -> GraphModule:
+    """An exported module that changes its mode, which does nothing here, and can be pickled."""
+    module = network.module
     for name in ("train", "eval"):
         vars(module).pop(name, None)
-    for hooks in (module._forward_pre_hooks, module._forward_hooks):
-        for key in [key for key, hook in hooks.items() if hook.__name__ == "<lambda>"]:
-            del hooks[key]
+    # Export's hooks are slow, and for inputs that are modules.
+    module._forward_pre_hooks.clear()
+    module._forward_hooks.clear()
+    _call_plainly(module)
+    given = [node for node in module.graph.nodes if node.op == "placeholder"]
+    module.register_forward_pre_hook(Sizes(tuple(map(network.ranges, given))))
     # Unpickling traces the code again, for which export's own tracer is not made.
     vars(module)["_tracer_cls"] = Tracer
     return module.eval()
+
+
+def _call_plainly(module: GraphModule) -> None:
+    """Take the inputs and give the outputs as they are: export takes apart and puts together structures.
+
+    That would take as long as a small operator. Outputs of classes stay export's.
+    """
+    codegen: Any = module.graph._codegen
+    if not isinstance(codegen, _PyTreeCodeGen):
+        return
+    takes, gives = codegen.pytree_info.in_spec, cast(pytree.TreeSpec, codegen.pytree_info.out_spec)
+    given, named = takes.children()
+    if named.children() or not all(spec.is_leaf() for spec in given.children()) or not _is_plain(gives):
+        return
+    end = module.graph.output_node()
+    leaves: Any = end.args[0]
+    end.args = (pytree.tree_unflatten(leaves, gives),)
+    module.graph.set_codegen(CodeGen())
+    module.recompile()
+
+
+def _is_plain(spec: pytree.TreeSpec) -> bool:
+    plain = spec.is_leaf() or spec.type in (tuple, list, dict)
+    return plain and all(map(_is_plain, spec.children()))
+
+
+def of_any_layout(module: GraphModule) -> None:
+    """Views become reshapes: export has seen the example's memory alone, and channels_last is another."""
+    for node in module.graph.nodes:
+        if node.target is aten.view.default:
+            node.target = aten.reshape.default
 
 
 def _in_place(module: GraphModule) -> None:
@@ -129,13 +187,14 @@ def _free(module: GraphModule, name: str) -> str:
 
 
 def _padded(network: Network, node: Node) -> Node:
-    """The layer's input: padded with zeros where the sides differ, which a layer cannot."""
-    source, pads = input_of(node), network.convolutions[node].geometry.pads
-    if not _is_uneven(network.convolutions[node]):
+    """The layer's input, padded where the layer itself cannot."""
+    source, geometry = input_of(node), network.convolutions[node].geometry
+    if node in network.changed and not is_uneven(network.convolutions[node]):
         return source
-    around = [side for pair in reversed(pads) for side in pair]
+    around = [side for pair in reversed(geometry.pads) for side in pair]
+    mode = "constant" if geometry.padding_mode == "zeros" else geometry.padding_mode
     with network.module.graph.inserting_before(node):
-        return network.module.graph.call_function(torch.ops.aten.constant_pad_nd.default, (source, around))
+        return network.module.graph.call_function(aten.pad.default, (source, around, mode))
 
 
 def _layer(network: Network, node: Node) -> Module:
@@ -143,7 +202,7 @@ def _layer(network: Network, node: Node) -> Module:
     geometry, size = conv.geometry, network.space(input_of(node))
     tying, parameters = bias_of(conv, size, dtype)
     pads = tuple(before for before, _ in geometry.pads)
-    if _is_uneven(conv):
+    if is_uneven(conv):
         pads = (0,) * geometry.dims
         if repr(tying) not in ("none", "tied") and size is not None:
             tying, parameters = Untied(), (conv.bias.at(conv.site(size)),)
@@ -166,7 +225,8 @@ def _layer(network: Network, node: Node) -> Module:
     return layer.eval()
 
 
-def _is_uneven(conv: AffineConv) -> bool:
+def is_uneven(conv: AffineConv) -> bool:
+    """Whether it pads its sides differently, which a layer cannot."""
     return any(before != after for before, after in conv.geometry.pads)
 
 
