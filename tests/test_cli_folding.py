@@ -29,10 +29,20 @@ def plain():
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
 
+def fresh():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.BatchNorm2d(3, eps=0), nn.Conv2d(3, 8, 3))
+
+def fresh_folded():
+    return fresh()[1:]
+
 def other():
     model = plain()
     nn.init.zeros_(model[0].bias)
     return model
+
+def refused():
+    return nn.Sequential(nn.Conv2d(3, 8, 1, padding=1), nn.Conv2d(8, 8, 3))
 
 def broken():
     raise RuntimeError("out of order")
@@ -68,6 +78,8 @@ def test_a_network_is_folded_and_written(command: Command, tmp_path: Path) -> No
     assert rows == ["1", "2"]
     assert "tap (" in out
     assert "operators 5 -> 3" in out
+    assert out.splitlines()[0].split()[-4:] == ["operators", "MMAC", "MiB", "moved"]
+    assert "2 -> 1" in out.splitlines()[1]
     assert " ms -> " in out
     assert "the same function" in out
     assert "Written to folded.pt2" in err
@@ -82,6 +94,24 @@ def test_a_network_is_folded_and_written(command: Command, tmp_path: Path) -> No
     assert sorted(path.suffix for path in tmp_path.iterdir() if path.is_file()) == [".pt2", ".py"]
 
 
+def test_any_batch(command: Command, tmp_path: Path) -> None:
+    status, _, err = command(
+        "fold", "--model", "nets:make", "--input", "*,3,8,9", "-o", "any.pt2", "--force", "all"
+    )
+    assert status == 0, err
+    program = load_program(tmp_path / "any.pt2")
+    assert program.module(check_guards=False)(torch.randn(5, 3, 8, 9)).shape[0] == 5
+
+
+def test_normalisations_hide_nothing_where_they_are_random(command: Command) -> None:
+    words = ("verify", "nets:fresh", "nets:fresh_folded", "--input", "1,3,8,8")
+    assert command(*words)[0] == 0
+    status, _, err = command(*words, "--random-statistics")
+    assert status == 2
+    assert "random_statistics: both networks need the same normalisations" in err
+    assert command("verify", "nets:fresh", "nets:fresh", "--input", "1,3,8,8", "--random-statistics")[0] == 0
+
+
 def test_the_report_as_json(command: Command) -> None:
     status, out, _ = command("fold", *MAKE, "--json", "--target", "convbias", "--forbid", "affine before")
     assert status == 0
@@ -93,9 +123,10 @@ def test_the_report_as_json(command: Command) -> None:
 
 
 def test_nothing_to_fold_is_no_file(command: Command, tmp_path: Path) -> None:
-    status, out, _ = command("fold", "--model", "nets:plain", "--input", "1,3,8,8", "-o", "folded.pt2")
+    status, out, _ = command("fold", "--model", "nets:refused", "--input", "1,3,8,8", "-o", "folded.pt2")
     assert status == 3
     assert "Nothing to fold." in out
+    assert "None" not in out
     assert not (tmp_path / "folded.pt2").exists()
 
 

@@ -115,7 +115,10 @@ DIFFERENT: dict[str, tuple[nn.Module, str]] = {
     "drifting": (Drifting(layer), "again.*the next call gives another result|border|interior"),
     "overwriting": (Overwriting(layer), "its result is overwritten later"),
     "another size": (nn.Conv2d(C, C, 3), r"output is \(1, 4, 8, 8\), and \(1, 4, 6, 6\)"),
-    "several outputs": (Run(lambda x: (layer(x), x)), "1 outputs, and 2"),
+    "several outputs": (
+        Run(lambda x: (layer(x), x)),
+        r"1 outputs \(output\), and 2 outputs \(output\[0\], output\[1\]\)",
+    ),
     "failing": (Run(lambda x: x.no_such_thing()), "the second network fails, AttributeError"),
     "not a number": (Run(lambda x: layer(x) * float("nan")), "inf"),
     "at zero only": (Run(lambda x: layer(x) + (x == 0).all()), "zeros"),
@@ -138,9 +141,15 @@ def test_sizes_and_batches_that_are_dynamic() -> None:
     def wrong_in_batches(x: Tensor) -> Tensor:
         return layer(x) + torch.arange(len(x)).reshape(-1, 1, 1, 1) * (len(x) == 3)
 
-    axes = [{0: None if False else "n", 2: "h", 3: "w"}]
+    def wrong_when_uneven(x: Tensor) -> Tensor:
+        return layer(x) + (x.shape[2] != x.shape[3])
+
+    def wrong_at_seven(x: Tensor) -> Tensor:
+        return layer(x) + (x.shape[3] == 7)
+
+    axes = [{0: "n", 2: "h", 3: "w"}]
     x = torch.randn(2, C, 8, 8)
-    for other in (wrong_when_small, wrong_in_batches):
+    for other in (wrong_when_small, wrong_in_batches, wrong_when_uneven, wrong_at_seven):
         assert convbias.verify(layer, Run(other), [x])
         assert not convbias.verify(layer, Run(other), [x], dynamic_shapes=axes)
     sizes = {tuple(case.sizes[0]) for case in convbias.verify(layer, layer, [x], dynamic_shapes=axes).cases}
@@ -150,6 +159,30 @@ def test_sizes_and_batches_that_are_dynamic() -> None:
     assert (2, C, 3, 3) in {tuple(case.sizes[0]) for case in smallest}
 
 
+def test_no_image_is_much_larger_than_the_example() -> None:
+    seen: list[int] = []
+    cube = nn.Conv3d(1, 1, 1)
+    watched = Run(lambda x: (seen.append(x.numel()), cube(x))[1])
+    axes = [{2: "d", 3: "h", 4: "w"}]
+    assert convbias.verify(watched, cube, [torch.randn(1, 1, 8, 8, 8)], dynamic_shapes=axes)
+    assert max(seen) <= 2**16
+    blocks = Run(lambda x: F.pixel_shuffle(F.pixel_unshuffle(x, 32), 32))
+    x = torch.randn(1, 1, 64, 64)
+    verdict = convbias.verify(blocks, Run(lambda x: x + 0), [x], dynamic_shapes=[{2: "h", 3: "w"}])
+    assert verdict
+    assert len({tuple(case.sizes[0]) for case in verdict.cases}) > 3
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_sizes_that_a_program_does_not_declare_are_left_out() -> None:
+    x, h = torch.randn(2, C, 8, 8), torch.export.Dim("h", min=4, max=10)
+    program = torch.export.export(conv(), (x,), dynamic_shapes=({2: h},), strict=False)
+    verdict = convbias.verify(program, program, [x], dynamic_shapes=({2: h},))
+    assert verdict
+    assert verdict.dtype == "float64"
+    assert {case.sizes[0][2] for case in verdict.cases} == set(range(4, 11))
+
+
 NUMBERS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "imaginary parts": (lambda x: torch.complex(x, x), lambda x: torch.complex(x, -x)),
     "numbers": (lambda x: 1, lambda x: 2),
@@ -157,6 +190,13 @@ NUMBERS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "words": (lambda x: (x, "a"), lambda x: (x, "b")),
     "none and a tensor": (lambda x: (x, None), lambda x: (x, x)),
     "large whole numbers": (lambda x: x.long() * 0 + 2**60, lambda x: x.long() * 0 + 2**60 + 1),
+    "places in a dict": (lambda x: {"a": x, "b": 2 * x}, lambda x: {"b": x, "a": 2 * x}),
+    "places in tuples": (lambda x: (x, (x,)), lambda x: ((x, x),)),
+    "a dict and a tuple": (lambda x: {"a": x}, lambda x: (x,)),
+    "whole numbers and others": (lambda x: (x > 0).long(), lambda x: (x > 0).float()),
+    "shorter whole numbers": (lambda x: (x > 0).long(), lambda x: (x > 0).int()),
+    "whole numbers of Python's": (lambda x: 3, lambda x: 3.0),
+    "half the precision": (lambda x: x, lambda x: x.half()),
     "one of many pixels": (lambda x: (x * 0 + 255).byte(), lambda x: (x * 0 + 254).byte()),
 }
 
@@ -168,6 +208,94 @@ def test_outputs_of_every_kind_are_compared(case: str) -> None:
     assert convbias.verify(one, one, [x])
     assert not convbias.verify(one, other, [x])
     assert not convbias.verify(other, one, [x])
+
+
+def test_the_order_of_a_dict_means_nothing() -> None:
+    x = torch.randn(1, C, 8, 8)
+    one, other = Run(lambda x: {"a": layer(x), "b": x}), Run(lambda x: {"b": x, "a": layer(x)})
+    assert convbias.verify(one, other, [x])
+
+
+class Off(nn.Module):
+    """Another module's output, changed."""
+
+    def __init__(self, inner: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.inner, self.change = inner, change
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.change(self.inner(x))
+
+
+def column(y: Tensor, by: float) -> Tensor:
+    return y + by * F.pad(torch.ones_like(y[..., :1]), (y.shape[3] - 1, 0))
+
+
+high = conv()
+nn.init.constant_(high.get_parameter("bias"), 1e5)
+SLIGHTLY: dict[str, tuple[nn.Module, Callable[[Tensor], Tensor]]] = {
+    "a border by a hundredth of a thousandth": (layer, lambda y: column(y, 5e-5 * y.abs().max().item())),
+    "a border beside a large bias": (high, lambda y: column(y, 1.0)),
+    "a quiet channel": (
+        Off(conv(), lambda y: torch.cat([1e5 * y[:, :2], y[:, 2:]], 1)),
+        lambda y: torch.cat([y[:, :2], 1.1 * y[:, 2:]], 1),
+    ),
+    "four in a hundred of numbers of half the precision": (conv().bfloat16(), lambda y: 1.04 * y),
+    "double": (conv().double(), lambda y: y * (1 + 1e-7)),
+}
+
+
+@pytest.mark.parametrize("case", SLIGHTLY)
+def test_slight_differences_are_found(case: str) -> None:
+    model, change = SLIGHTLY[case]
+    x = torch.randn(1, C, 8, 8, dtype=next(model.parameters()).dtype)
+    assert convbias.verify(model, Off(model, lambda y: y), [x])
+    assert not convbias.verify(model, Off(model, change), [x])
+
+
+def test_rounding_on_the_way_is_no_difference() -> None:
+    """Numbers that a network itself casts to a coarser type differ by that type's rounding."""
+    one, other = (
+        Off(layer, lambda y: (y.float() / 3).to(y)),
+        Off(layer, lambda y: (y.float() * (1 / 3)).to(y)),
+    )
+    verdict = convbias.verify(one, other, [torch.randn(1, C, 8, 8)])
+    assert verdict
+    assert verdict.worst.apart > 1e-9
+    assert not convbias.verify(one, Off(layer, lambda y: (y.float() / 3.01).to(y)), [torch.randn(1, C, 8, 8)])
+
+
+def test_rounding_is_not_measured_by_what_cancels() -> None:
+    even = conv(bias=False).double()
+    with torch.no_grad():
+        even.weight -= even.weight.mean((1, 2, 3), keepdim=True) - 1e-7
+    noisy = Off(even, lambda y: y + 1e-10)
+    assert convbias.verify(even, noisy, [torch.randn(1, C, 8, 8).double()])
+
+
+def test_random_statistics_of_two_modules() -> None:
+    model, x = nn.Sequential(nn.BatchNorm2d(C), conv()).eval(), torch.randn(1, C, 8, 8)
+    other = copy.deepcopy(model)
+    programs = [torch.export.export(one, (x,), strict=False) for one in (model, other)]
+    assert convbias.verify(model, other, [x], random_statistics=True)
+    assert convbias.verify(programs[0], programs[1], [x], random_statistics=True)
+    with torch.no_grad():
+        other[1].weight *= 1.1  # pyright: ignore
+    assert not convbias.verify(model, other, [x], random_statistics=True)
+    with pytest.raises(ValueError, match="random_statistics: both networks need the same normalisations"):
+        convbias.verify(model, model[1], [x], random_statistics=True)
+
+
+def test_negative_numbers_and_rows_that_the_example_does_not_name() -> None:
+    x = torch.randn(1, C, 8, 8)
+    wrong = Run(lambda x: layer(x) + (x == -1).all())
+    assert not convbias.verify(layer, wrong, [x])
+    table = nn.Embedding(37, 3)
+    other = copy.deepcopy(table)
+    with torch.no_grad():
+        other.weight[36] += 1
+    assert convbias.verify(table, copy.deepcopy(table), [torch.arange(5)])
+    assert not convbias.verify(table, other, [torch.arange(5)])
 
 
 def test_nothing_to_compare_is_no_agreement() -> None:
@@ -224,7 +352,7 @@ def test_programs_and_structures() -> None:
     assert convbias.verify(model, program, [x])
     assert convbias.verify(program, model, [x])
     wrong = Run(lambda x: {"a": layer(x), "b": [x.sum(), layer(x)]})
-    assert "output 2" in str(convbias.verify(program, wrong, [x]))
+    assert "output['b'][1]" in str(convbias.verify(program, wrong, [x]))
 
 
 def test_whole_numbers() -> None:

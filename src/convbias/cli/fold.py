@@ -57,7 +57,7 @@ def fold(
         list[str] | None,
         typer.Option(
             "--input",
-            help="The size of an input, as in 1,3,224,224 or 1,3,32,32:uint8; once for each.",
+            help="The size of an input, as in 1,3,224,224 or 1,3,32,32:uint8, * for any; once for each.",
             show_default="the file's",
         ),
     ] = None,
@@ -91,6 +91,7 @@ def fold(
         done = folded(
             known.network,
             known.inputs,
+            dynamic_shapes=known.axes,
             target=target.value,
             force=force or (),
             forbid=forbid or (),
@@ -100,7 +101,10 @@ def fold(
         if done.report.folded and output is not None:
             status.update(f"{spec}: exporting")
             program = exported(done.model, known.inputs, known.axes)
-            verdict = verify(known.network, program, known.inputs, dynamic_shapes=known.axes)
+            rounding = None if done.verdict is None else done.verdict.tolerance
+            verdict = verify(
+                known.network, program, known.inputs, dynamic_shapes=known.axes, tolerance=rounding
+            )
             if not verdict:
                 raise_wrong(progress, f"the exported network disagrees, and was not written: {verdict}")
     report = {**done.report.to_dict(), "verdict": None if done.verdict is None else done.verdict.to_dict()}
@@ -148,10 +152,10 @@ def _check_output(output: Path, file: str | None) -> None:
 def _print(done: Folded, times: tuple[float, float] | None) -> None:
     console = Console(highlight=False)
     rows = Table(box=None, pad_edge=False)
-    for name in ("layer", "law", "takes up", "bias"):
+    for name in ("layer", "law", "takes up", "bias", "operators", "MMAC", "MiB moved"):
         rows.add_column(name, overflow="fold")
     for row in done.report.folded:
-        rows.add_row(row.layer, row.law, ", ".join(row.gone), row.bias)
+        rows.add_row(row.layer, row.law, ", ".join(row.gone), row.bias, *row.before.beside(row.after))
     if done.report.folded:
         console.print(rows)
     if done.report.refused:
@@ -160,7 +164,7 @@ def _print(done: Folded, times: tuple[float, float] | None) -> None:
             refused.add_column(name, overflow="fold")
         for place in done.report.refused:
             refused.add_row(place.layer, place.law, place.reason)
-        console.print("" if done.report.folded else None, refused)
+        console.print(*([""] if done.report.folded else []), refused, sep="\n")
     if not done.report.folded:
         console.print("Nothing to fold.", style="bold")
         return

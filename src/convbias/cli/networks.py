@@ -9,6 +9,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor
+from torch.export import Dim
 from torch.nn import Module
 
 from ..errors import DataError
@@ -31,9 +32,11 @@ class Given:
 def given(spec: str, sizes: Sequence[str] | None) -> Given:
     """The network that ``spec`` names: a .pt2 or .onnx file, or ``module:factory``.
 
-    ``sizes`` are of its inputs, as in "1,3,224,224" or "1,3,224,224:uint8"; a file knows its own.
+    ``sizes`` are of its inputs, as in "1,3,224,224" or "1,3,224,224:uint8", "*" for axes of any size; a file
+    knows its own.
     """
     inputs = None if not sizes else [_input(size) for size in sizes]
+    free = [_free(size) for size in sizes or ()]
     if spec.endswith(".pt2"):
         program = load_program(spec)
         return Given(program, inputs or example_of(program), axes_of(program))
@@ -47,11 +50,19 @@ def given(spec: str, sizes: Sequence[str] | None) -> Given:
     if inputs is None:
         raise ValueError(f"model={spec}: needs the size of its input; say --input 1,3,224,224")
     model: Module = load_model(spec)().eval()
-    return Given(model, inputs, None)
+    return Given(model, inputs, free if any(free) else None)
+
+
+def _free(text: str) -> dict[int, object]:
+    """The axes of any size."""
+    sizes = text.partition(":")[0].split(",")
+    return {axis: Dim.AUTO for axis, size in enumerate(sizes) if size == "*"}
 
 
 def _input(text: str) -> Tensor:
     sizes, _, kind = text.partition(":")
+    # A batch of two images, and images that are not small.
+    sizes = ",".join(size.replace("*", "64" if axis else "2") for axis, size in enumerate(sizes.split(",")))
     dtype = getattr(torch, kind or "float32", None)
     try:
         shape = [int(size) for size in sizes.split(",")]

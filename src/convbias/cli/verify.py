@@ -40,10 +40,16 @@ def verify(
     tolerance: Annotated[
         float | None,
         typer.Option(
-            help="The largest difference that counts as rounding, relative to the largest output.",
-            show_default="1000 times the numbers' precision",
+            help="The largest difference that counts as rounding, relative to the channel's largest output.",
+            show_default="what the numbers' precision explains",
         ),
     ] = None,
+    random_statistics: Annotated[
+        bool,
+        typer.Option(
+            "--random-statistics", help="Give both random normalisations: fresh ones hide differences."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
 ) -> None:
     """Are two networks the same function?
@@ -57,7 +63,12 @@ def verify(
     other = given(second, sizes or ["1"])
     with Console(stderr=True).status(f"{first}, {second}: comparing"):
         verdict = verified(
-            one.network, other.network, one.inputs, dynamic_shapes=one.axes, tolerance=tolerance
+            one.network,
+            other.network,
+            one.inputs,
+            dynamic_shapes=one.axes,
+            random_statistics=random_statistics,
+            tolerance=tolerance,
         )
     print(json.dumps(verdict.to_dict(), indent=2) if as_json else verdict)
     if not verdict:

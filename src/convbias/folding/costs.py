@@ -68,13 +68,17 @@ class Cost:
             *(self.bytes + other.bytes, self.price + other.price),
         )
 
+    def beside(self, after: Cost) -> tuple[str, str, str]:
+        """Operators, millions of multiplications and mebibytes moved: of this, and of ``after``."""
+        return (
+            f"{self.nodes} -> {after.nodes}",
+            f"{self.macs / 1e6:,.1f} -> {after.macs / 1e6:,.1f}",
+            f"{self.bytes / 2**20:,.1f} -> {after.bytes / 2**20:,.1f}",
+        )
+
     def told(self, after: Cost) -> str:
         """What is saved, in words."""
-        return (
-            f"operators {self.nodes} -> {after.nodes}, "
-            f"MMAC {self.macs / 1e6:,.1f} -> {after.macs / 1e6:,.1f}, "
-            f"MiB moved {self.bytes / 2**20:,.1f} -> {after.bytes / 2**20:,.1f}"
-        )
+        return "operators {}, MMAC {}, MiB moved {}".format(*self.beside(after))
 
 
 def cost(network: Network, nodes: Iterable[Node], target: Target) -> Cost:

@@ -8,11 +8,13 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
+import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 from torch.nn import Module
 
 from ..verifying import Verdict, verify
+from ..verifying.check import LEAST, MOST, ROUNDING
 from ..verifying.inputs import checked
 from .costs import TARGETS, cost
 from .driver import LAWS, rewrite
@@ -91,9 +93,17 @@ def fold(
         if not folds:
             return Folded(original, report)
         result = written(network)
-        return Folded(result, report, verify(original, result, inputs, dynamic_shapes=dynamic_shapes))
+        return Folded(result, report, _verified(original, result, inputs, dynamic_shapes))
 
     return _without_bugs(attempt)
+
+
+def _verified(original: Module, result: Module, inputs: Sequence[Tensor], dynamic_shapes: Any) -> Verdict:
+    """Each fold is proved at its place; here rounded weights follow one another through the network."""
+    numbers = [t for t in (*original.parameters(), *original.buffers()) if t.is_floating_point()]
+    precision = max((torch.finfo(t.dtype).eps for t in numbers), default=torch.finfo(torch.float32).eps)
+    tolerance = min(max(ROUNDING * precision, LEAST), MOST)
+    return verify(original, result, inputs, dynamic_shapes=dynamic_shapes, tolerance=tolerance)
 
 
 def _without_bugs(attempt: Callable[..., Folded]) -> Folded:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,15 +13,16 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.nn import Module
 
-from .inputs import Axes, cases, checked, dynamic_axes, randomised, resized
-from .networks import Named, Network, network
-from .verdict import Case, Verdict, compared
+from .inputs import cases, checked, counted, dynamic_axes, randomised, resized, statistics_of
+from .networks import ModuleNetwork, Named, Network, Precision, network
+from .sizes import shapes
+from .verdict import Case, Verdict, compared, scale
 
-# In units of the numbers' precision, relative to the largest output; and never more than so much.
+# In units of the precision of the networks' numbers; and never more than so much.
 ROUNDING, MOST = 1000.0, 0.05
+# The same where both compute in float64, and the networks' own numbers alone are rounded; and never less.
+STORED, MOST_STORED, LEAST = 64.0, 0.02, 1e-9
 CALLS = 3
-BATCHES = (1, 3)
-SMALLEST = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256)
 
 
 def verify(
@@ -40,10 +42,11 @@ def verify(
 
     They are compared on the example, on random and constant inputs and on impulses at corners and edges;
     where ``dynamic_shapes`` names axes, in the words of ``torch.export.export``, at batches of 1 and 3, at
-    the smallest size that ``a`` takes and at one between; each several times, with the first results kept,
-    for a runtime may be right once only. Inputs that ``a`` itself does not take are skipped, and named. In
-    float64 where both can. ``tolerance`` is relative to the largest output; by default a thousand times the
-    precision of the networks' numbers. Outputs of whole numbers must be equal.
+    the smallest size that ``a`` takes and at others, no two axes alike; the example several times, with the
+    first results kept, for a runtime may be right once only. Inputs that ``a`` itself does not take are
+    skipped, and named. In float64 where both can. ``tolerance`` is relative to the largest output of the same
+    channel; by default so much as the precision of the networks' numbers explains. Outputs of whole numbers
+    must be equal, and those of modules in the same places of tuples, lists and dicts.
 
     Raises ValueError where ``a`` does not take the example, and where no output has a finite number: then
     there is nothing to compare.
@@ -58,28 +61,33 @@ def verify(
     axes = dynamic_axes(dynamic_shapes, examples)
     if tolerance is not None and not 0 <= tolerance < math.inf:
         raise ValueError(f"tolerance={tolerance}: must be a number, 0 or more")
-    if isinstance(a, Module) and random_statistics:
-        a = randomised(a)
+    if random_statistics:
+        a, b = _randomised(a, b)
     if callable(b) and not isinstance(b, (Module, ExportedProgram, Network)):
         b = b(copy.deepcopy(a))
     first, second = network(a), network(b)
-    epsilon = max(
-        first.epsilon, second.epsilon, torch.finfo(torch.float32).eps if not _double(examples) else 0.0
-    )
-    limit = min(ROUNDING * epsilon, MOST) if tolerance is None else tolerance
-    (first, second), examples = _in_double(first, second, examples)
+    in_order = not (isinstance(first, ModuleNetwork) and isinstance(second, ModuleNetwork))
+    stored = max(first.epsilon, second.epsilon)
+    (first, second), examples, coarsest = _in_double(first, second, examples)
+    if tolerance is None:
+        tolerance = _rounding(stored, coarsest)
     try:
-        first(examples)
+        usual = first(examples)
     except Exception as error:
         raise ValueError(
             f"example_inputs={_shapes(examples)}: the network does not take them, "
             f"{type(error).__name__}: {error}"
         ) from error
+    # Constants may cancel to almost nothing, which rounding is not to be measured by.
+    least = {name: scale(y) for name, y in usual.items() if isinstance(y, Tensor) and y.numel()}
     calls = [_tried("second", second, examples) for _ in range(CALLS)]
     copies = [copy.deepcopy(call) for call in calls]
     every = [("example", examples)]
-    for sizes in _sizes(first, examples, axes):
-        every += cases(examples, sizes)
+    for sizes, whole in shapes(examples, axes, lambda sizes: _takes(first, examples, sizes)):
+        named = cases(examples, sizes)
+        every += named if whole else itertools.islice(named, 1)
+    taken = counted(examples, lambda inputs: not isinstance(_tried("first", first, inputs), str))
+    every += [("indices", inputs) for inputs in taken]
     found, skipped, told = list[Case](), list[str](), False
     for name, inputs in every:
         expected = _tried("first", first, inputs)
@@ -87,22 +95,41 @@ def verify(
             skipped.append(name)
             continue
         told = told or any(map(_tells, expected.values()))
-        found.append(_case(name, expected, second, inputs))
+        other = _tried("second", second, inputs)
+        if isinstance(other, str):
+            found.append(Case(name, _shapes(inputs), failure=other))
+        else:
+            found.append(compared(name, inputs, expected, other, in_order, least))
     if not told:
         raise ValueError(
             "a: nothing can be compared, for the network's outputs are empty or not finite on every input"
         )
     found += [
-        _again(call, kept, copies[0], examples, limit) for call, kept in zip(calls, copies, strict=True)
+        _again(call, kept, copies[0], examples, tolerance) for call, kept in zip(calls, copies, strict=True)
     ]
-    return Verdict(tuple(found), limit, "float64" if _double(examples) else "float32", tuple(skipped))
+    return Verdict(tuple(found), tolerance, "float64" if _double(examples) else "float32", tuple(skipped))
 
 
-def _case(name: str, expected: Named, second: Network, inputs: list[Tensor]) -> Case:
-    found = _tried("second", second, inputs)
-    if isinstance(found, str):
-        return Case(name, _shapes(inputs), failure=found)
-    return compared(name, inputs, expected, found)
+def _randomised(a: Any, b: Any) -> tuple[Any, Any]:
+    """Both with the same random normalisations; a function that makes a network stays as it is."""
+    a, b = (x.module(check_guards=False) if isinstance(x, ExportedProgram) else x for x in (a, b))
+    if not isinstance(a, Module):
+        raise ValueError("random_statistics: needs a module or an exported program, for a file's stay")
+    if not isinstance(b, Module):
+        return randomised(a), b
+    if statistics_of(a) != statistics_of(b):
+        raise ValueError(
+            "random_statistics: both networks need the same normalisations, and these have others; "
+            "let b be a function that makes its network of a copy of a"
+        )
+    return randomised(a), randomised(b)
+
+
+def _rounding(stored: float, computed: float) -> float:
+    """What explains differences: numbers ``stored`` with one precision and ``computed`` with another."""
+    if computed <= torch.finfo(torch.float64).eps:
+        return max(min(STORED * stored, MOST_STORED), LEAST)
+    return min(ROUNDING * max(stored, computed), MOST)
 
 
 def _tells(output: Any) -> bool:
@@ -139,40 +166,6 @@ def _shapes(inputs: Sequence[Tensor]) -> list[tuple[int, ...]]:
     return [tuple(x.shape) for x in inputs]
 
 
-def _sizes(
-    first: Network, examples: list[Tensor], dynamic_shapes: Axes | None
-) -> Iterator[list[tuple[int, ...]]]:
-    """The shapes to compare at: the examples' and, where axes are dynamic, others that ``first`` takes."""
-    own = _shapes(examples)
-    yield own
-    if not dynamic_shapes:
-        return
-    batch = [
-        _with(size, axes, lambda axis, n: axis == 0) for size, axes in zip(own, dynamic_shapes, strict=True)
-    ]
-    for number in BATCHES:
-        sizes = [change(number) for change in batch]
-        if sizes != own and _takes(first, examples, sizes):
-            yield sizes
-    space = [
-        _with(size, axes, lambda axis, n: axis != 0) for size, axes in zip(own, dynamic_shapes, strict=True)
-    ]
-    legal = [
-        sizes
-        for number in SMALLEST
-        if (sizes := [change(number) for change in space]) != own and _takes(first, examples, sizes)
-    ]
-    yield from legal[:1]
-    yield from legal[len(legal) // 2 : len(legal) // 2 + 1] if len(legal) > 1 else []
-
-
-def _with(
-    size: tuple[int, ...], axes: Mapping[int, Any], chosen: Callable[[int, int], bool]
-) -> Callable[[int], tuple[int, ...]]:
-    moving = {axis for axis in axes if chosen(axis, size[axis])}
-    return lambda number: tuple(number if axis in moving else n for axis, n in enumerate(size))
-
-
 def _takes(first: Network, examples: list[Tensor], sizes: list[tuple[int, ...]]) -> bool:
     try:
         first([resized(x, size) for x, size in zip(examples, sizes, strict=True)])
@@ -183,18 +176,22 @@ def _takes(first: Network, examples: list[Tensor], sizes: list[tuple[int, ...]])
 
 def _in_double(
     first: Network, second: Network, examples: list[Tensor]
-) -> tuple[tuple[Network, Network], list[Tensor]]:
-    """Both networks and the examples in float64, or as they were where one of them cannot."""
+) -> tuple[tuple[Network, Network], list[Tensor], float]:
+    """Both networks and the examples in float64, or as they were where one of them cannot.
+
+    With the precision of the coarsest numbers that they compute: a network may cast to others on its way.
+    """
     doubled = first.in_double(), second.in_double()
     inputs = [x.double() if x.is_floating_point() else x for x in examples]
     try:
         if doubled[0] is None or doubled[1] is None:
-            return (first, second), examples
-        doubled[0](inputs)
-        doubled[1](inputs)
+            return (first, second), examples, torch.finfo(torch.float32).eps
+        with Precision() as seen:
+            doubled[0](inputs)
+            doubled[1](inputs)
     except Exception:
-        return (first, second), examples
-    return (doubled[0], doubled[1]), inputs
+        return (first, second), examples, torch.finfo(torch.float32).eps
+    return (doubled[0], doubled[1]), inputs, seen.epsilon
 
 
 def _double(examples: list[Tensor]) -> bool:

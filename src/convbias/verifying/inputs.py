@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ from ..errors import ShapeError
 # For each input its axes that may have any size.
 Axes = list[Mapping[int, Any]]
 STATISTICS = ("running_mean", "running_var")
+# Of a table whose rows are tried, and in how many calls.
+MOST_ROWS, MOST_CALLS = 2**16, 32
 
 
 def checked(example_inputs: Sequence[Tensor] | Tensor) -> tuple[Tensor, ...]:
@@ -65,7 +67,7 @@ def dynamic_axes(dynamic_shapes: Any, examples: Sequence[Tensor]) -> Axes | None
 def cases(examples: Sequence[Tensor], sizes: Sequence[tuple[int, ...]]) -> Iterator[tuple[str, list[Tensor]]]:
     """Inputs of the shapes ``sizes``, by name: random ones, constants, impulses at corners and edges.
 
-    Whole numbers other than bytes may be indices, and are as in the examples.
+    Whole numbers other than bytes may be indices, and are no larger than in the examples.
     """
     generator = torch.Generator().manual_seed(0)
     like = list(zip(examples, sizes, strict=True))
@@ -73,9 +75,43 @@ def cases(examples: Sequence[Tensor], sizes: Sequence[tuple[int, ...]]) -> Itera
     yield "large", [_random(x, size, generator, 10.0) for x, size in like]
     yield "zeros", [_constant(x, size, 0) for x, size in like]
     yield "ones", [_constant(x, size, 1) for x, size in like]
+    if any(x.is_floating_point() for x in examples):
+        yield "minus ones", [_constant(x, size, -1 if x.is_floating_point() else 1) for x, size in like]
     for place in places(max((len(size) for size in sizes), default=0) - 2):
         named = " ".join(place) or "all"
         yield f"impulse at {named}", [_impulse(x, size, place) for x, size in like]
+
+
+def counted(examples: Sequence[Tensor], takes: Callable[[list[Tensor]], bool]) -> Iterator[list[Tensor]]:
+    """Whole numbers from 0 to the largest that the network ``takes``: every row of a table, if it is one.
+
+    None where no input may be an index, or none is too large.
+    """
+
+    def numbered(first: int, step: int, rows: int) -> list[Tensor]:
+        return [
+            ((first + step * torch.arange(x.numel())) % rows).reshape(x.shape).to(x.dtype)
+            if _is_index(x)
+            else x
+            for x in examples
+        ]
+
+    if not any(map(_is_index, examples)):
+        return
+    low, high = 0, 1
+    while high <= MOST_ROWS and takes(numbered(high, 0, high + 1)):
+        low, high = high, 2 * high
+    while high <= MOST_ROWS and high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if takes(numbered(middle, 0, middle + 1)) else (low, middle)
+    if high <= MOST_ROWS:
+        at_once = min(x.numel() for x in examples if _is_index(x))
+        for first in range(0, min(low + 1, MOST_CALLS * at_once), at_once):
+            yield numbered(first, 1, low + 1)
+
+
+def _is_index(x: Tensor) -> bool:
+    return x.dtype in (torch.int64, torch.int32)
 
 
 def places(dims: int) -> Iterator[tuple[str, ...]]:
@@ -118,6 +154,12 @@ def randomised(model: Module, seed: int = 0) -> Module:
     return changed
 
 
+def statistics_of(model: Module) -> list[tuple[str, torch.Size]]:
+    """The normalisations that have statistics, by name, and how many."""
+    found = ((name, getattr(module, STATISTICS[0], None)) for name, module in model.named_modules())
+    return [(name, mean.shape) for name, mean in found if isinstance(mean, Tensor)]
+
+
 def _told(value: object) -> str:
     """What a person recognises a wrong argument by."""
     text = repr(value)
@@ -129,6 +171,11 @@ def _random(example: Tensor, size: tuple[int, ...], generator: torch.Generator, 
         return (scale * torch.randn(size, generator=generator, dtype=torch.float64)).to(example.dtype)
     if example.dtype == torch.uint8:
         return torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)
+    if example.dtype == torch.bool:
+        return torch.rand(size, generator=generator) > 0.5
+    if _is_index(example):
+        low, high = int(example.min()), int(example.max())
+        return torch.randint(low, high + 1, size, generator=generator).to(example.dtype)
     return resized(example, size)
 
 

@@ -13,8 +13,10 @@ from typing import Any, final
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
+from torch.fx import GraphModule
 from torch.nn import Module
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import DataError, extra
 
@@ -34,7 +36,7 @@ DTYPES = {
 
 
 class Network(ABC):
-    """A function of tensors, with outputs by name. Abstract."""
+    """A function of tensors, with outputs by name: of a module, their place in what it returns. Abstract."""
 
     @abstractmethod
     def __call__(self, inputs: Sequence[Tensor]) -> Named:
@@ -51,6 +53,22 @@ class Network(ABC):
 
 
 @final
+class Precision(TorchDispatchMode):
+    """Notes the precision of the coarsest numbers that are computed within it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epsilon = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for made in pytree.tree_leaves(result):
+            if isinstance(made, Tensor) and (made.is_floating_point() or made.is_complex()):
+                self.epsilon = max(self.epsilon, torch.finfo(made.dtype).eps)
+        return result
+
+
+@final
 class ModuleNetwork(Network):
     """A module of torch, or an exported program's."""
 
@@ -59,9 +77,8 @@ class ModuleNetwork(Network):
 
     @torch.no_grad()
     def __call__(self, inputs: Sequence[Tensor]) -> Named:
-        given = self.module(*inputs)
-        leaves = pytree.tree_leaves(given)
-        return {f"output {i}" if len(leaves) > 1 else "output": _value(y) for i, y in enumerate(leaves)}
+        leaves, _ = pytree.tree_flatten_with_path(self.module(*inputs))
+        return {f"output{pytree.keystr(place)}": _value(leaf) for place, leaf in leaves}
 
     def in_double(self) -> Network | None:
         if any(tensor.is_complex() for tensor in self._tensors()):
@@ -70,9 +87,18 @@ class ModuleNetwork(Network):
             with warnings.catch_warnings():
                 # torch copies its own tree specs in a way that it warns of.
                 warnings.simplefilter("ignore", FutureWarning)
-                return ModuleNetwork(copy.deepcopy(self.module).double())
+                doubled = copy.deepcopy(self.module).double()
         except Exception:  # a module may refuse to be copied or changed in any way
             return None
+        if isinstance(self.module, GraphModule):  # whose copies forget what sizes they take
+            doubled.register_forward_pre_hook(lambda _, inputs: self._check(inputs))
+        return ModuleNetwork(doubled)
+
+    def _check(self, inputs: Any) -> None:
+        """Raise what the module's hooks raise for ``inputs``."""
+        for key, hook in self.module._forward_pre_hooks.items():
+            named: Any = ({},) if key in self.module._forward_pre_hooks_with_kwargs else ()
+            hook(self.module, inputs, *named)
 
     @property
     def epsilon(self) -> float:

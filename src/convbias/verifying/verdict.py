@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any, final
 
 import torch
 from torch import Tensor
+
+# A channel whose entries are so small beside the largest is measured by this part of it.
+QUIET = 1e-3
 
 
 @final
@@ -15,9 +19,9 @@ from torch import Tensor
 class Case:
     """One input and what two networks made of it.
 
-    ``border`` and ``interior`` are the largest differences relative to the first network's largest output:
-    on the outermost entries of outputs (N, C, *space), and on all others. ``worst`` is where the larger one
-    is. ``failure`` says what kept the networks from being compared.
+    ``border`` and ``interior`` are the largest differences relative to the first network's largest entry of
+    the same channel: on the outermost entries of outputs (N, C, *space), and on all others. ``worst`` is
+    where the larger one is. ``failure`` says what kept the networks from being compared.
     """
 
     name: str
@@ -71,10 +75,12 @@ class Verdict:
                 f"apart (rounding: {self.tolerance:.2g}){self._skipped()}"
             )
         lines = [f"not the same function: {len(self.differing)} of {len(self.cases)} cases differ"]
-        for case in sorted(self.differing, key=lambda case: (not case.failure, -case.apart))[:5]:
+        # One way to fail is told once.
+        once = {case.failure or index: case for index, case in enumerate(self.differing)}
+        for case in sorted(once.values(), key=lambda case: (not case.failure, -case.apart))[:5]:
             size = " ".join("×".join(map(str, size)) for size in case.sizes)
             told = case.failure or (
-                f"border {case.border:.2g}, interior {case.interior:.2g} of the largest output, "
+                f"border {case.border:.2g}, interior {case.interior:.2g} of the channel's largest, "
                 f"most at {case.worst}"
             )
             lines.append(f"  {case.name}, {size}: {told}")
@@ -90,25 +96,35 @@ class Verdict:
 
 
 def compared(
-    name: str, inputs: Sequence[Tensor], first: Mapping[str, Any], second: Mapping[str, Any]
+    name: str,
+    inputs: Sequence[Tensor],
+    first: Mapping[str, Any],
+    second: Mapping[str, Any],
+    in_order: bool = False,
+    least: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Case:
-    """The case of two networks' outputs by name, for ``inputs``.
+    """The case of two networks' outputs by name, or ``in_order`` where names mean nothing, for ``inputs``.
 
-    Whole numbers, and whatever is no tensor, must be equal.
+    Whole numbers, and whatever is no tensor, must be equal. All must be of the same type, but for numbers of
+    another precision where names mean nothing: files have their own. ``least`` are scales, by output, that
+    differences are measured by where the outputs are smaller.
     """
     sizes = [tuple(x.shape) for x in inputs]
-    if len(first) != len(second):
-        return Case(name, sizes, failure=f"{len(first)} outputs, and {len(second)}")
+    if len(first) != len(second) or not (in_order or set(first) == set(second)):
+        return Case(name, sizes, failure=f"{_listed(first)}, and {_listed(second)}")
     border = interior = 0.0
     worst = ""
-    for (label, a), b in zip(first.items(), second.values(), strict=True):
+    others = second.values() if set(first) != set(second) else (second[label] for label in first)
+    for (label, a), b in zip(first.items(), others, strict=True):
         if not isinstance(a, Tensor) or not isinstance(b, Tensor):
             if type(a) is not type(b) or a != b:
                 return Case(name, sizes, failure=f"{label} is {_told(a)}, and {_told(b)}")
             continue
+        if a.dtype != b.dtype and not (in_order and a.is_floating_point() and b.is_floating_point()):
+            return Case(name, sizes, failure=f"{label} is of {a.dtype}, and of {b.dtype}")
         if a.shape != b.shape:
             return Case(name, sizes, failure=f"{label} is {tuple(a.shape)}, and {tuple(b.shape)}")
-        apart = _apart(a, b)
+        apart = _apart(a, b, least.get(label))
         inside = _interior(apart)
         here = _largest(apart), _largest(apart[inside]) if inside else 0.0
         if here[0] > max(border, interior) or not worst:
@@ -127,8 +143,12 @@ def compared(
     return Case(name, sizes, border, interior, worst)
 
 
-def _apart(a: Tensor, b: Tensor) -> Tensor:
-    """Differences relative to the largest of ``a``: infinite where only one is finite, 1 of whole numbers."""
+def _listed(outputs: Mapping[str, Any]) -> str:
+    return f"{len(outputs)} outputs ({', '.join(outputs)})"
+
+
+def _apart(a: Tensor, b: Tensor, least: Tensor | None) -> Tensor:
+    """Differences relative to ``a``'s channel: infinite where one alone is finite, 1 of whole numbers."""
     if not any(x.is_floating_point() or x.is_complex() for x in (a, b)):
         return (a != b).double()
     wide = torch.complex128 if a.is_complex() or b.is_complex() else torch.float64
@@ -136,8 +156,20 @@ def _apart(a: Tensor, b: Tensor) -> Tensor:
     finite = a.isfinite() & b.isfinite()
     apart = torch.where(finite, (a - b).abs(), torch.inf)
     apart[(a == b) | (a.isnan() & b.isnan())] = 0
-    largest = torch.where(a.isfinite(), a.abs(), 0).max().item() if a.numel() else 0.0
-    return apart / largest if largest else apart
+    return apart / scale(a, least) if a.numel() else apart
+
+
+def scale(a: Tensor, least: Tensor | None = None) -> Tensor:
+    """The largest entry of each channel of (N, C, *space), or of all; and no less than ``least``.
+
+    What is much less than the other channels is their rounding.
+    """
+    size = torch.where(a.isfinite(), a.abs(), 0).double()
+    largest = size.amax((0, *range(2, a.dim())), keepdim=True) if a.dim() > 2 else size.max()
+    if least is not None and least.shape == largest.shape:
+        largest = torch.maximum(largest, least)
+    largest = largest.clamp(min=QUIET * largest.max().item())
+    return torch.where(largest > 0, largest, 1.0)
 
 
 def _told(value: Any) -> str:
