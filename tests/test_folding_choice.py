@@ -309,7 +309,7 @@ def tied_weights() -> nn.Module:
 
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
-    "shared layer": (lambda: Net(shared, conv=conv(), norm=bn()), "affine after", "shared with conv"),
+    "shared layer": (lambda: Net(shared, conv=conv(), norm=bn()), "affine after", "another call of it"),
     "tied weights": (tied_weights, "affine after", "its weight is shared with"),
     "training mode": (
         lambda: nn.Sequential(conv(), InTraining(C)),
@@ -384,6 +384,42 @@ def test_what_others_read_is_not_written_over() -> None:
         Net(lambda n, x: (y := n.conv(n.norm(x))).relu() - y, norm=bn(), conv=conv(1, 0)), force="all"
     )
     assert laws(folded) == ["affine before"], folded.report
+
+
+def test_the_folded_model_shares_nothing_and_is_frozen() -> None:
+    model = nn.Sequential(conv(), bn(), nn.ReLU(), nn.Flatten(), nn.Linear(C * 64, 3)).eval()
+    folded = convbias.fold(model, torch.randn(1, C, 8, 8)).model
+    mine = {value.data_ptr() for value in model.state_dict().values()}
+    assert not mine & {value.data_ptr() for value in folded.state_dict().values()}
+    assert not any(parameter.requires_grad for parameter in folded.parameters())
+
+
+REASONS: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
+    "a pool that leaves out its padding": (
+        lambda: nn.Sequential(conv(), nn.AvgPool2d(3, 1, 1, count_include_pad=False)),
+        "1",
+        "it leaves its padding out of the count",
+    ),
+    "a group norm": (lambda: nn.Sequential(conv(), nn.GroupNorm(2, C)), "1", "each image's own"),
+    "a norm without statistics": (
+        lambda: nn.Sequential(conv(), nn.BatchNorm2d(C, track_running_stats=False)),
+        "1",
+        "or keeps none",
+    ),
+    "tied weights": (tied_weights, "0", "shared with 3"),
+    "a layer called twice": (
+        lambda: Net(shared, conv=conv(), norm=bn()),
+        "conv",
+        "shared with another call of it",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REASONS)
+def test_reasons_name_the_place_once(case: str) -> None:
+    make, layer, said = REASONS[case]
+    refused = convbias.fold(make().eval(), torch.randn(2, C, 8, 8)).report.refused
+    assert [row.layer for row in refused if said in row.reason] == [layer], refused
 
 
 def test_sizes_and_batches_stay_dynamic() -> None:

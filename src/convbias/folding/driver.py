@@ -11,8 +11,9 @@ from torch.fx import Node
 
 from .activations import ShiftedReLU
 from .channels import ConstantChannels
-from .convolutions import KINDS
+from .convolutions import KINDS, POOLS
 from .costs import Cost, Target, cost, cost_of_cast, cost_of_convolution, cost_of_operation
+from .elementwise import read
 from .evaluation import ROUNDING, disagreement
 from .graph import Network
 from .laws import (
@@ -56,7 +57,7 @@ def rewrite(
     """
     folds: list[Fold] = []
     while True:
-        before, refused = len(folds), _complex(network)
+        before, refused = len(folds), _beyond(network)
         for place in (place for law in laws for place in LAWS[law].find(network)):
             if isinstance(place, Refused):
                 refused.append(place)
@@ -65,7 +66,7 @@ def rewrite(
             if (place.law, name) in bugs:
                 continue
             if len(folds) >= most:
-                return folds, refused
+                return folds, list(dict.fromkeys(refused))
             done = _decided(network, place, name, target, place.law in forced)
             if isinstance(done, Refused):
                 refused.append(done)
@@ -73,13 +74,25 @@ def rewrite(
                 folds.append(done)
                 on_fold(done)
         if len(folds) == before:
-            return folds, refused
+            return folds, list(dict.fromkeys(refused))
 
 
-def _complex(network: Network) -> list[Refused]:
-    """The convolutions of complex numbers, which no law is made for."""
-    found = [n for n in network.nodes if n.target in KINDS and n.meta["val"].is_complex()]
-    return [Refused("every law", network.label(node), "it computes in complex numbers") for node in found]
+def _beyond(network: Network) -> list[Refused]:
+    """The convolutions, and poolings beside something to fold, which no law is made for."""
+    found: list[Refused] = []
+    for node in network.nodes:
+        reason = None
+        if node.target in KINDS and node.meta["val"].is_complex():
+            reason = "it computes in complex numbers"
+        elif node.target in KINDS and len(network.shape(node)) == KINDS[node.target][0] + 1:
+            reason = "its image has no batch"
+        elif node.target in POOLS and node not in network.convolutions:
+            near = (input_of(node), *node.users)
+            if any(one in network.convolutions or read(one, network) for one in near):
+                reason = "it is no convolution: it leaves its padding out of the count, or sets the divisor"
+        if reason is not None:
+            found.append(Refused("every law", network.label(node), reason))
+    return found
 
 
 def _decided(network: Network, site: Site, name: str, target: Target, forced: bool) -> Fold | Refused:
@@ -108,7 +121,8 @@ def _decided(network: Network, site: Site, name: str, target: Target, forced: bo
             name,
             f"a bug in convbias, please report it: the rewriting is {apart:.2g} off and was not made",
         )
-    gone = tuple(network.label(node) for node in site.gone if cost(network, [node], target).nodes)
+    taken = (network.label(node) for node in site.gone if cost(network, [node], target).nodes)
+    gone = tuple(dict.fromkeys(taken))
     apply(network, site)
     fields = {network.label(node): _field(network, node) for node in site.becomes}
     return Fold(

@@ -19,6 +19,7 @@ BY_THE_BATCH = (
     aten._native_batch_norm_legit.no_stats,
     aten._native_batch_norm_legit_functional.default,
 )
+BY_THE_IMAGE = (aten.group_norm.default, aten.layer_norm.default, aten.instance_norm.default)
 FACTORS = (aten.mul.Tensor, aten.div.Tensor)
 
 
@@ -48,9 +49,13 @@ def unknown(node: Node, network: Network) -> tuple[Node, str] | None:
     if node.target is operator.getitem and isinstance(source, Node) and source.target in BY_THE_BATCH:
         return cast(
             Node, source.args[0]
-        ), "the normalisation is in training mode: its statistics are the batch's"
+        ), "its statistics are the batch's: it is in training mode, or keeps none"
     if node.target in FACTORS and isinstance(source, Node) and len(node.args) == 2:
-        return source, "the factor depends on the input"
+        if isinstance(node.args[1], complex):
+            return source, "the factor is a complex number"
+        return source, "the factor is no constant: it depends on the input, or is written to"
+    if node.target in BY_THE_IMAGE and isinstance(source, Node):
+        return source, "its statistics are each image's own"
     return None
 
 

@@ -99,10 +99,12 @@ class Network:
 
     def label(self, node: Node) -> str:
         """What a person calls the node: the layer it stands in, or else its name in the graph."""
-        if node in self.names:
-            return layer_name(self.names[node])
         stack = list(node.meta.get("nn_module_stack", {}).values())
-        return (stack[-1][0] if stack else "") or node.name
+        path, kind = stack[-1] if stack else ("", "")
+        # Of a weight that several layers share, export knows one name.
+        if node in self.names and not (path and "Conv" in str(kind)):
+            return layer_name(self.names[node])
+        return path.partition("@")[0] or node.name
 
     def shares(self, node: Node) -> list[str]:
         """The other nodes that read the convolution's own weight."""
@@ -111,8 +113,8 @@ class Network:
             return []
         place = self.constants[weight].data_ptr()
         alike = [n for n, value in self.constants.items() if n.op == "get_attr" and value.data_ptr() == place]
-        users = [user for one in alike for user in one.users if user is not node]
-        return [self.label(user) for user in users] if place else []
+        users = [self.label(user) for one in alike for user in one.users if user is not node]
+        return ["another call of it" if user == self.label(node) else user for user in users] if place else []
 
     def value(self, argument: object) -> Tensor | None:
         """The constant that an argument of a node is, in float64: a number, or a tensor known beforehand."""

@@ -53,8 +53,10 @@ class TokenBias(Law):
         if network.shape(node) != network.shape(source):
             raise FoldRefused(self.name, f"it makes {network.shape(source)} into {network.shape(node)}")
         places = _places(network, conv, path)
-        if places is None or network.space(conv) is None:
+        if network.space(conv) is None:
             raise FoldRefused(self.name, "the layout depends on the size of the input")
+        if places is None:
+            raise FoldRefused(self.name, "the layout does not keep the images apart")
 
         def placed(constant: Tensor) -> Tensor:
             """The constant in the convolution's own layout, (1, K, *space)."""

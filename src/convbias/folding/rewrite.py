@@ -119,12 +119,24 @@ def _ordinary(network: Network) -> GraphModule:
     # Export's hooks are slow, and for inputs that are modules.
     module._forward_pre_hooks.clear()
     module._forward_hooks.clear()
+    _own_parameters(module)
     _call_plainly(module)
     given = [node for node in module.graph.nodes if node.op == "placeholder"]
     module.register_forward_pre_hook(Sizes(tuple(map(network.ranges, given))))
     # Unpickling traces the code again, for which export's own tracer is not made.
     vars(module)["_tracer_cls"] = Tracer
     return module.eval()
+
+
+def _own_parameters(module: GraphModule) -> None:
+    """Copies of what the network holds as well, and all of it frozen: to train a part would be chance."""
+    copies: dict[int, Tensor] = {}
+    for part in module.modules():
+        for kind in (part._parameters, part._buffers):
+            for name, value in kind.items():
+                if value is not None:
+                    made = copies.setdefault(id(value), value.detach().clone())
+                    kind[name] = Parameter(made, False) if kind is part._parameters else made  # pyright: ignore
 
 
 def _call_plainly(module: GraphModule) -> None:
