@@ -60,7 +60,8 @@ def fold(
     ``model`` is in eval mode, and is left as it is. ``example_inputs`` and ``dynamic_shapes`` are those of
     ``torch.export.export``: sizes that are not dynamic are the example's from then on. Every fold is checked
     where it is made and all of them together, with :func:`verify`; one that disagrees is undone, and told in
-    the report as a bug. The folded model has parameters of its own, all frozen. Where nothing is folded, ``.model`` is ``model`` itself.
+    the report as a bug. The folded model has parameters of its own, all frozen. Where
+    nothing is folded, ``.model`` is ``model`` itself.
 
     Raises ValueError for a network in training mode, and for one that torch.export cannot trace.
 
