@@ -234,6 +234,15 @@ def test_a_link_restores_what_was_on_the_screen(page: Page, context: BrowserCont
         ("filter=1e999", "filter=1e999"),
         ("nothing=1", "nothing=1"),
         ("act=constructor", "act=constructor"),
+        ("b=%2B1", "b=+1"),
+        ("b=+1", "b= 1"),
+        ("b=1+", "b=1 "),
+        ("at=0++3", "at=0 "),
+        ("gain=0x2", "gain=0x2"),
+        ("input=" + "+".join(["0x10"] * 64), "input=0x10"),
+        ("at=5+0+0", "at=5 0 0"),
+        ("at=0+99+0", "at=0 99 0"),
+        ("stride=2&stride=3", "stride=2, stride=3"),
         ("input=constructor", "input=constructor"),
     ],
 )
@@ -325,8 +334,6 @@ def test_what_is_on_the_screen_is_what_was_computed(page: Page) -> None:
 
 
 def test_an_output_is_chosen_by_pointer_and_by_keys(page: Page) -> None:
-    page.locator("#output [data-y='2'][data-x='5']").hover()
-    assert state(page)["at"] == [0, 2, 5]
     page.locator("#field [data-y='7'][data-x='7']").click()
     assert state(page)["at"] == [0, 7, 7]
     page.locator("#output [aria-selected=true]").focus()
@@ -410,9 +417,16 @@ def test_the_ways_stand_beside_each_other(page: Page) -> None:
         shapes = parse(way).shapes(site).values()
         assert counts[way] == sum(torch.Size(shape).numel() for shape in shapes)
     assert counts["input"] == 1
-    # In the middle of an image of edges' filter, whose weights add up to 0.
-    zero = {way: words[-1] if way != "none" else "0" for way, words in facts.items()}
-    assert (zero["none"], zero["input"], zero["tied"], zero["tap"]) == ("0", "0", "0.5", "4.5")
+    # The filter edges adds up to 0, and shows a bias on the input at the border alone.
+    fact = {way: " ".join(words[2:]) for way, words in facts.items()}
+    assert fact["none"] == "x = 0: 0 k = 0: 0 through the origin"
+    assert fact["tied"] == "x = 0: .5 k = 0: .5 off the origin"
+    assert fact["tap"] == "x = 0: 2 to 4.5 k = 0: 2 to 4.5 off the origin"
+    assert fact["input"] == "x = 0: −2 to 2 k = 0: 0 off the origin"
+    # Before the activation, whatever it is.
+    page.locator("[data-choice=act]").select_option("sigmoid")
+    assert cards.nth(0).locator(".facts").inner_text().split()[5] == "0"
+    assert "before the activation" in page.locator(".cards legend").inner_text()
     cards.nth(0).locator("input").focus()
     for way in WAYS[1:]:
         page.keyboard.press("ArrowRight")
@@ -649,7 +663,7 @@ def test_a_refusal_is_seen_on_a_phone_and_stays_while_one_looks(page: Page) -> N
     page.locator("[data-choice=kernel]").select_option("5")
     page.locator("[data-choice=dilation]").select_option("3")
     assert in_view(page, "#message")
-    page.locator("#output [data-y='1'][data-x='2']").hover()
+    page.locator("#output [data-y='1'][data-x='2']").click()
     assert state(page)["at"] == [0, 1, 2]
     assert "does not fit" in page.locator("#message").inner_text()
     page.keyboard.press("Escape")
@@ -711,7 +725,7 @@ def test_changes_are_undone(page: Page) -> None:
     box = page.get_by_label("filter 0, row 1, column 1", exact=True)
     box.fill("7")
     page.locator("[data-choice=kernel]").select_option("1")
-    page.locator("#output [data-y='1'][data-x='2']").hover()
+    page.locator("#output [data-y='1'][data-x='2']").click()
     page.get_by_role("button", name="Undo").click()
     assert (state(page)["kernel"], state(page)["at"]) == (3, [0, 1, 2])
     assert page.evaluate("convbias.numbers().w[0][0][1]") == [-2, 7, 2]
@@ -745,13 +759,44 @@ def test_small_windows_are_told_in_words_that_fit(page: Page, fragment: str, sai
     )
 
 
-def test_the_letters_have_the_librarys_names(page: Page) -> None:
-    page.locator("[data-choice=stride]").select_option("2")
-    assert page.locator("#python-names").inner_text() == (
-        "k is layer.weight, b layer.bias; B is layer.bias_field((4, 4))."
-    )
-    layer = eval(page.locator("#python").inner_text(), {"convbias": convbias})
-    assert layer.bias_field((4, 4)).shape[1:] == (4, 4)
+# Where the page's letters are in the layer, and what its program gives them.
+LETTERS = {
+    "none": "k is layer.weight; B is",
+    "tied": "k is layer.weight, b layer.bias; B is",
+    "tap": "k is layer.weight, b each number of layer.bias; B is",
+    "input": "k is layer.weight, and b is added to x; B is",
+    "c h": "k is layer.weight, b[row] layer.bias; B is",
+    "c w": "k is layer.weight, b[column] layer.bias; B is",
+    "rank:1": "k is layer.weight, b layer.bias, u layer.bias_u, v layer.bias_v; B is",
+    "grid:3": "k is layer.weight, its points are layer.bias; B is",
+    "untied": "k is layer.weight, b[place] layer.bias; B is",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_letters_have_the_librarys_names_and_the_line_of_b_runs(calculator: Page, way: str) -> None:
+    """Strides that leave entries over are those at which a tap field needs the input's size."""
+    for stride, padding in ((1, 1), (2, 1), (3, 0)):
+        line, names, program, shown = calculator.evaluate(
+            """(change) => {
+                convbias.set(change);
+                const text = (id) => document.getElementById(id).textContent;
+                const { field } = convbias.outputs(convbias.get().bias);
+                return [text("python"), text("python-names"), convbias.program(), field];
+            }""",
+            {"bias": way, "channels": 2, "groups": 1, "kernel": 3, "stride": stride, "padding": padding},
+        )
+        assert names.startswith(LETTERS[way])
+        layer = eval(line, {"convbias": convbias}).double()
+        biases = [value for name, value in layer.named_parameters() if name.startswith("bias")]
+        given: dict[str, Any] = {"print": lambda *_: None}
+        exec(program, given)
+        with torch.no_grad():
+            for parameter, value in zip(biases, (given["bias"] or ("", []))[1], strict=True):
+                parameter.copy_(value)
+        field = eval(names.split("; B is ")[1].rstrip("."), {"layer": layer})
+        wanted = torch.tensor(shown, dtype=torch.float64)
+        torch.testing.assert_close(field.expand_as(wanted), wanted, rtol=CLOSE, atol=CLOSE)
 
 
 def test_an_interaction_is_answered_at_once(page: Page, file: str) -> None:
@@ -773,3 +818,183 @@ def test_an_interaction_is_answered_at_once(page: Page, file: str) -> None:
     }""")
     assert state(page)["at"] == [0, 3, 3]
     assert took < 100
+
+
+def cell_of(page: Page, grid: str, y: int, x: int) -> Any:
+    return page.locator(f"#{grid} [data-y='{y}'][data-x='{x}']").first
+
+
+def test_a_pointer_that_passes_shows_an_output_and_chooses_none(page: Page, file: str) -> None:
+    page.goto(f"{file}#at=0+0+0")
+    page.reload()
+    cell_of(page, "output", 2, 5).hover()
+    assert page.locator("#formula").inner_text().startswith("y[0, 2, 5] =")
+    assert state(page)["at"] == [0, 0, 0]
+    # On the way from a chosen output to a slider the window comes back, and stays.
+    box = page.get_by_label("b of filter 0").bounding_box()
+    assert box
+    page.mouse.move(box["x"] + 30, box["y"] + 8, steps=12)
+    page.mouse.click(box["x"] + 30, box["y"] + 8)
+    assert state(page)["b"][0] != 0.5
+    assert page.locator("#formula").inner_text().startswith("y[0, 0, 0] =")
+
+
+def test_a_click_keeps_an_output_until_another_or_escape(page: Page) -> None:
+    def read() -> str:
+        return page.locator("#formula").inner_text().split("]")[0]
+
+    cell_of(page, "output", 7, 7).click()
+    assert "Kept" in page.locator("#keeps").inner_text()
+    cell_of(page, "output", 2, 5).hover()
+    assert read() == "y[0, 7, 7"
+    cell_of(page, "output", 3, 4).click()
+    assert read() == "y[0, 3, 4"
+    cell_of(page, "output", 3, 4).click()
+    cell_of(page, "output", 2, 5).hover()
+    assert read() == "y[0, 2, 5"
+    page.get_by_role("button", name="in the corner").click()
+    cell_of(page, "output", 2, 5).hover()
+    assert (read(), page.locator("#output .kept").count()) == ("y[0, 0, 0", 1)
+    page.keyboard.press("Escape")
+    cell_of(page, "output", 2, 4).hover()
+    assert (read(), state(page)["at"]) == ("y[0, 2, 4", [0, 0, 0])
+
+
+def test_a_place_that_is_asked_for_ends_the_play(page: Page) -> None:
+    page.get_by_role("button", name="Play").click()
+    page.get_by_role("button", name="in the corner").click()
+    page.wait_for_timeout(700)
+    assert state(page)["at"] == [0, 0, 0]
+    assert page.get_by_role("button", name="Play").count() == 1
+
+
+def test_each_entry_is_each_place_where_there_are_channels(page: Page) -> None:
+    page.evaluate("convbias.set({ bias: 'tap', channels: 2, at: [0, 0, 0] })")
+    rows = page.locator("#answer-rows").inner_text()
+    assert "Σ (Σ k·x + b)" in rows
+    assert "4 of 9 places, of 2 channels each, are inside" in page.locator("#answer-here").inner_text()
+    formula = page.locator("#formula").inner_text()
+    assert (formula.count("+ 0.5)"), formula.count("·")) == (4, 8)
+    assert page.locator(".way .formula").nth(2).inner_text() == "Σ (Σ k·x + b)"
+
+
+BIASES = {
+    "none": "B[0, 0, 3] = 0, as there is none",
+    "tied": "B[0, 0, 3] = b = 0.5",
+    "tap": "B[0, 0, 3] = n·b = 6·0.5 = 3, where n entries are inside",
+    "input": "B[0, 0, 3] = b·Σ k = 0.5·0 = 0, summed over the entries inside",
+    "c h": "B[0, 0, 3] = b[row 0]",
+    "c w": "B[0, 0, 3] = b[column 3]",
+    "rank:1": "B[0, 0, 3] = b + u·v[0, 3] = ",
+    "grid:3": "B[0, 0, 3] = Σ share·point = ",
+    "untied": "B[0, 0, 3] = b + map[0, 3] = ",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_bias_is_followed_to_its_numbers(calculator: Page, way: str) -> None:
+    text, field = calculator.evaluate(
+        """(way) => {
+            location.hash = "#at=0+0+3&bias=" + encodeURIComponent(way);
+            window.dispatchEvent(new Event("hashchange"));
+            const text = document.getElementById("bias-formula").textContent;
+            return [text, convbias.outputs(way).field[0][0][3]];
+        }""",
+        way,
+    )
+    assert text.startswith(BIASES[way])
+    *steps, result = (step.split(", ")[0].replace("−", "-") for step in text.split(" = ")[1:])
+    assert float(result) == pytest.approx(field, abs=5e-4)
+    if way in ("tap", "input", "rank:1", "grid:3", "untied"):
+        product = steps[-1].replace("·", "*")
+        assert eval(product) == pytest.approx(field, abs=2e-3)
+
+
+def test_small_numbers_and_the_amplitude_are_in_the_formula(page: Page) -> None:
+    page.locator("#input input[data-y='3'][data-x='3']").fill("0.0004")
+    page.get_by_label("filter 0, row 1, column 1", exact=True).fill("1000")
+    assert "+ 1000·0.0004 +" in page.locator("#formula").inner_text()
+    page.get_by_label("amplitude", exact=True).fill("-0.5")
+    assert "+ 1000·(−0.5)·0.0004 +" in page.locator("#formula").inner_text()
+    assert page.locator("#times").inner_text() == "times the amplitude, −0.5"
+    # What rounding leaves of a sum of 0 is no number that anyone wrote.
+    page.evaluate("convbias.set({ b: [0.1 + 0.2 - 0.3, 0], gain: 1 })")
+    assert page.locator("#b-value").inner_text() == "0"
+
+
+def test_a_screen_reader_gets_the_formula_and_every_product(page: Page) -> None:
+    formula = page.get_by_label("The formula with its numbers")
+    assert formula.get_attribute("tabindex") == "0"
+    described = (formula.get_attribute("aria-describedby") or "").split()
+    assert described == ["formula", "bias-formula"]
+    assert page.locator("[aria-hidden=true] #formula, #formula[aria-hidden]").count() == 0
+    page.get_by_role("button", name="in the corner").click()
+    assert page.get_by_role("img", name="padding, not there").count() == 5
+    products = page.get_by_role("grid", name="products")
+    assert products.locator("[tabindex='0']").count() == 1
+    products.locator("[tabindex='0']").focus()
+    assert page.locator("#product").inner_text() == "in the padding: not there"
+    for key in ("ArrowDown", "ArrowDown", "ArrowRight", "ArrowRight"):
+        page.keyboard.press(key)
+    assert page.evaluate("document.activeElement.ariaLabel") == "1 times 0.5 is 0.5"
+    assert page.locator("#product").inner_text() == "1 times 0.5 is 0.5"
+    assert "relu of 1 is the output 1." in page.locator("#announce").inner_text()
+
+
+def test_what_a_way_means_is_read_without_a_mouse(page: Page) -> None:
+    radio = page.get_by_role("radio", name="each entry", exact=True)
+    radio.focus()
+    radio.press("Space")
+    assert page.locator("#way-says").inner_text().startswith("each entry. Added to each entry of the window")
+    described = (radio.get_attribute("aria-describedby") or "").split()
+    assert [page.locator(f"#{name}").count() for name in described] == [1, 1]
+    page.get_by_role("radio", name="input entries", exact=True).check(force=True)
+    assert (
+        "adds up to 0, such as edges, shows it at the border alone" in page.locator("#way-says").inner_text()
+    )
+    assert page.locator("main [title]:not(button)").count() == 0
+
+
+def test_undo_comes_back_from_a_link(page: Page) -> None:
+    page.get_by_label("input, row 0, column 0").fill("5")
+    page.evaluate("location.hash = 'input=zeros&bias=tap'")
+    page.wait_for_function("convbias.get().bias === 'tap'")
+    page.get_by_role("button", name="Undo").click()
+    assert page.evaluate("[convbias.get().bias, convbias.numbers().x[0][0][0]]") == ["tied", 5]
+
+
+def test_a_bias_that_is_written_stays_through_its_link(page: Page) -> None:
+    page.evaluate("convbias.set({ bias: 'untied' })")
+    box = page.get_by_role("textbox", name="bias, row 0, column 0")
+    for text in ("-1000000", "0.1"):
+        box.fill(text)
+        box.blur()
+        page.evaluate("location.hash = convbias.fragment()")
+        page.reload()
+        assert page.locator("#message").inner_text() == ""
+        box.focus()
+        assert box.input_value() == text
+
+
+def test_a_number_is_mended_in_its_middle_and_taken_back(page: Page) -> None:
+    box = page.get_by_label("input, row 0, column 0")
+    box.click()
+    page.keyboard.type("15")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.type(".2")
+    assert (box.input_value(), page.evaluate("convbias.numbers().x[0][0][0]")) == ("1.25", 1.25)
+    page.keyboard.press("Escape")
+    assert (box.input_value(), page.evaluate("convbias.numbers().x[0][0][0]")) == ("0", 0)
+    page.keyboard.type("7")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.ariaLabel") == "input, row 1, column 0"
+    assert page.evaluate("convbias.numbers().x[0][0][0]") == 7
+
+
+def test_a_finger_finds_its_target(page: Page) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    heights = page.evaluate(
+        """() => [...document.querySelectorAll("select, button, input[type=range], .tabs input")]
+            .map((e) => e.getBoundingClientRect().height)"""
+    )
+    assert min(heights) >= 24

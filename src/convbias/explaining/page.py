@@ -15,7 +15,7 @@ with extra("study"):
     from sklearn.datasets import load_digits
 
 # In the order in which they need each other: a later one may import from an earlier one.
-SCRIPTS = ("arithmetic", "state", "words", "colours", "plots", "grids", "ways", "main")
+SCRIPTS = ("arithmetic", "state", "words", "colours", "plots", "grids", "formula", "ways", "main")
 BRIGHTEST = 16  # of scikit-learn's digits
 
 

@@ -20,7 +20,7 @@ export const ACTIVATIONS = {
 };
 
 export const range = (n) => Array.from({ length: n }, (_, i) => i);
-const total = (numbers) => numbers.reduce((a, b) => a + b, 0);
+export const total = (numbers) => numbers.reduce((a, b) => a + b, 0);
 const mean = (numbers) => total(numbers) / numbers.length;
 
 /** How far a window reaches along an axis. */
@@ -165,7 +165,7 @@ function rankOne(whole) {
 }
 
 /** Linear interpolation with corners aligned, from GRID points to n places, as a matrix. */
-function interpolation(n) {
+export function interpolation(n) {
   const step = (GRID - 1) / Math.max(n - 1, 1);
   return range(n).map((i) => range(GRID).map((g) => Math.max(0, 1 - Math.abs(i * step - g))));
 }

@@ -64,7 +64,8 @@ export function editable(host, rows, { around = 0, label, limit = largest(rows),
       if (!box) return;
       const value = rows[y - around][x - around];
       paint(box, value, limit);
-      box.dataset.value = value;
+      // As many digits as a number keeps: 0.1 is not 0.09999999999999998, as a difference may have left it.
+      box.dataset.value = Number(value.toPrecision(15));
       if (document.activeElement !== box) box.value = cell(value);
       renew(box, null, { tabindex: box === stop ? 0 : -1, "aria-label": `${label}, row ${y - around}, column ${x - around}` });
     }),
@@ -90,13 +91,15 @@ function crossed(host, [fromX, fromY], [toX, toY]) {
 /** Typing, arrow keys, and drawing by dragging: a stroke that starts on a bright cell rubs out. */
 function listen(host) {
   host.dataset.listens = "yes";
-  const place = (box) => [Number(box.dataset.y), Number(box.dataset.x)];
   let stroke = null;
+  // What the cell held when it was entered, for Escape.
+  let before = null;
   host.addEventListener("focusin", ({ target }) => {
     if (target.tagName !== "INPUT") return;
     for (const box of host.querySelectorAll("input")) box.tabIndex = box === target ? 0 : -1;
     host.stop = place(target);
-    target.value = target.dataset.value;
+    before = target.dataset.value;
+    target.value = before;
     target.select();
   });
   host.addEventListener("input", ({ target }) => {
@@ -110,9 +113,17 @@ function listen(host) {
     host.write([]);
   });
   host.addEventListener("keydown", (event) => {
-    const step = ARROWS[event.key];
-    if (!step || event.target.tagName !== "INPUT" || event.shiftKey) return;
-    const [y, x] = place(event.target);
+    const box = event.target;
+    if (box.tagName !== "INPUT") return;
+    if (event.key === "Escape" && box.value !== before) {
+      event.stopPropagation();
+      box.value = before;
+      box.dispatchEvent(new InputEvent("input", { bubbles: true }));
+      box.select();
+    }
+    const step = event.key === "Enter" ? ARROWS.ArrowDown : ARROWS[event.key];
+    if (!step || event.shiftKey || movesCaret(box, event.key)) return;
+    const [y, x] = place(box);
     const next = host.querySelector(`input[data-y="${y + step[0]}"][data-x="${x + step[1]}"]`);
     event.preventDefault();
     next?.focus();
@@ -139,43 +150,77 @@ function listen(host) {
   window.addEventListener("pointerup", () => (stroke = null));
 }
 
-export const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+/** Whether a key moves within the text of a cell: until its end, where not all of it is selected. */
+function movesCaret({ value, selectionStart: from, selectionEnd: to }, key) {
+  if (from === 0 && to === value.length) return false;
+  return (key === "ArrowLeft" && to > 0) || (key === "ArrowRight" && from < value.length);
+}
 
-/** The output: one cell is chosen, by pointer or arrow keys. */
-export function choosable(host, rows, [chosenY, chosenX], { label, limit, choose }) {
-  const made = cells(host, rows.length, rows[0].length, () => element("div", { role: "gridcell", class: "cell number" }));
-  made.forEach((row, y) =>
+const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+
+/** Let arrow keys lead from cell to cell of `host`, a single stop of the tab key. */
+function rove(host, arrive = () => {}) {
+  host.addEventListener("keydown", (event) => {
+    const step = ARROWS[event.key];
+    const { y, x } = event.target.dataset;
+    if (!step || y === undefined) return;
+    event.preventDefault();
+    const next = host.querySelector(`[data-y="${Number(y) + step[0]}"][data-x="${Number(x) + step[1]}"]`);
+    if (!next) return;
+    arrive(next);
+    next.focus();
+  });
+}
+
+const place = ({ dataset }) => [Number(dataset.y), Number(dataset.x)];
+const numbered = (host, height, width) =>
+  cells(host, height, width, (y, x) => element("div", { role: "gridcell", class: "cell number", "data-y": y, "data-x": x, tabindex: y || x ? -1 : 0 }));
+
+/** The output: one cell is `chosen`, by a click or arrow keys; `look` is told which one a mouse passes over. */
+export function choosable(host, rows, { chosen, kept, label, limit, look, choose }) {
+  numbered(host, rows.length, rows[0].length).forEach((row, y) =>
     row.forEach((box, x) => {
-      const chosen = y === chosenY && x === chosenX;
+      const here = y === chosen[0] && x === chosen[1];
       paint(box, rows[y][x], limit);
       const text = cell(rows[y][x]);
-      renew(box, text, { tabindex: chosen ? 0 : -1, "aria-selected": chosen, "aria-label": `${label}, row ${y}, column ${x}: ${text}` });
-      box.dataset.y = y;
-      box.dataset.x = x;
+      renew(box, text, { tabindex: here ? 0 : -1, "aria-selected": here, "aria-label": `${label}, row ${y}, column ${x}: ${text}` });
+      box.classList.toggle("kept", here && kept);
     }),
   );
   fit(host, rows.flat());
-  host.choose = choose;
   if (host.dataset.listens) return;
   host.dataset.listens = "yes";
-  const pick = ({ target: { dataset, ariaSelected } }) =>
-    dataset.y && ariaSelected === "false" && host.choose(Number(dataset.y), Number(dataset.x));
-  // A pointer that rests while the page moves under it chooses nothing.
+  // A pointer that rests while the page moves under it passes over nothing.
   let rested = "";
   host.addEventListener("pointermove", (event) => {
     const now = `${event.clientX} ${event.clientY}`;
-    if (now !== rested) pick(event);
+    if (now !== rested && event.pointerType !== "touch" && event.target.dataset.y) look(place(event.target));
     rested = now;
   });
-  host.addEventListener("click", pick);
-  host.addEventListener("keydown", (event) => {
-    const step = ARROWS[event.key];
-    if (!step || !event.target.dataset.y) return;
-    event.preventDefault();
-    const [y, x] = [Number(event.target.dataset.y) + step[0], Number(event.target.dataset.x) + step[1]];
-    const next = host.querySelector(`[data-y="${y}"][data-x="${x}"]`);
-    if (!next) return;
-    host.choose(y, x);
-    next.focus();
+  host.addEventListener("pointerleave", () => look(null));
+  host.addEventListener("click", ({ target }) => target.dataset.y && choose(place(target), true));
+  rove(host, (next) => choose(place(next)));
+}
+
+/** A grid of what can be read, cell by cell: `tell` gets what a cell says where it is met, tapped or reached by keys. */
+export function readable(host, width, all, { limit, tell }) {
+  numbered(host, all.length / width, width)
+    .flat()
+    .forEach((box, i) => {
+      const { value, says } = all[i];
+      box.classList.toggle("absent", value === undefined);
+      paint(box, value ?? 0, limit);
+      if (value === undefined) box.removeAttribute("style");
+      renew(box, value === undefined ? "" : cell(value), { "aria-label": says });
+    });
+  fit(host, all.map(({ value }) => value ?? 0));
+  if (host.dataset.listens) return;
+  host.dataset.listens = "yes";
+  for (const event of ["focusin", "pointerover"]) {
+    host.addEventListener(event, ({ target }) => target.dataset.y && tell(target.getAttribute("aria-label")));
+  }
+  host.addEventListener("focusin", ({ target }) => {
+    for (const box of host.querySelectorAll(".cell")) box.tabIndex = box === target ? 0 : -1;
   });
+  rove(host);
 }

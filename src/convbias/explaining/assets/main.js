@@ -1,15 +1,19 @@
 // The page: what is on the screen is a function of the state, and every control makes another state.
-import { ACTIVATIONS, FILTERS, WAYS, biasAt, channelsOf, outputs, products, range, sumAt, sums } from "./arithmetic.js";
+import { ACTIVATIONS, WAYS, biasAt, channelsOf, outputs, products, range, sumAt, sums } from "./arithmetic.js";
 import { largest, paint, whenThemeChanges } from "./colours.js";
-import { cells, choosable, editable, element, fit, renew } from "./grids.js";
+import { formula, biasFormula } from "./formula.js";
+import { choosable, editable, element, readable, renew } from "./grids.js";
 import { AMPLITUDE, amplitudePlot, axes, profilePlot } from "./plots.js";
 import { CHOICES, DEFAULT, FILTER_NAMES, INPUTS, LIMITS, MAPS, OWN, SIZE, changed, fromFragment, numbers, problem, toFragment } from "./state.js";
 import { makeCards, showCards } from "./ways.js";
-import { ABOUT, cell, insight, layerLine, namesLine, plus, program, short, spoken } from "./words.js";
+import { ABOUT, cell, formulaOf, insight, layerLine, namesLine, program, short, spoken } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const PACE = 450;
 let state = DEFAULT;
+// The output that the pointer passes over, which is shown as long as it does; none where the chosen one is kept.
+let passed = null;
+let kept = false;
 const TOGETHER = 600; // milliseconds between steps, such as a slider's, that are undone as one
 let playing = null;
 let frame = null;
@@ -39,6 +43,7 @@ function set(change) {
 
 function go(next) {
   state = next;
+  passed = null;
   clearTimeout(frame);
   frame = setTimeout(() => history.replaceState(null, "", `#${toFragment(state)}`), 200);
   show();
@@ -65,13 +70,13 @@ function undo() {
 
 /** Everything on the screen, from the state. */
 function show() {
-  const full = numbers(state);
+  const full = numbers({ ...state, at: passed ?? state.at });
   const bare = sums(full);
   const byWay = Object.fromEntries(WAYS.map((way) => [way, outputs(way, full, bare)]));
   const shown = byWay[state.bias];
-  const [f, y, x] = state.at;
-  const terms = products(full, state.at);
-  const slope = sumAt({ ...full, gain: 1 }, state.at);
+  const [f, y, x] = full.at;
+  const terms = products(full, full.at);
+  const slope = sumAt({ ...full, gain: 1 }, full.at);
   const most = Math.max(LIMITS.b, ...WAYS.map((way) => Math.abs(byWay[way].field[f][y][x])));
   plotScale = heldScale ?? 1.05 * (AMPLITUDE * Math.abs(slope) + most);
   const scale = plotScale;
@@ -79,17 +84,19 @@ function show() {
   showQuestion(full, byWay, terms);
   showGrids(full, shown, terms);
   $("formula").replaceChildren(...formula(full, shown, terms));
+  $("bias-formula").textContent = biasFormula(full, shown, terms, inside(terms));
   const way = { slope, intercept: shown.field[f][y][x], act: ACTIVATIONS[state.act], gain: state.gain, scale };
   amplitudePlot($("amplitude-plot"), { ...way, handles: { intercept: rate(full) !== 0 } });
   const rows = [...new Set(["tied", "tap", state.bias])].map((name) => ({ name: ABOUT[name].title, row: byWay[name].field[f][y] }));
   profilePlot($("profile-plot"), rows, x);
   $("profile-title").textContent = `The bias along row ${y}`;
   showCards($("ways"), full, byWay, { slope, scale });
+  $("way-says").replaceChildren(element("strong", {}, `${ABOUT[state.bias].title}. `), ABOUT[state.bias].says);
   $("python").textContent = layerLine(full);
   $("python-names").textContent = namesLine(full);
   if (copied) $("copied").value = copied();
-  // Who listens to the window moving by itself would hear nothing else.
-  if (!playing) $("announce").textContent = spoken(shown, state.at, inside(terms), entries(terms));
+  // Who listens to the window moving by itself, or under the pointer, would hear nothing else.
+  if (!playing && !passed) $("announce").textContent = spoken(shown, state.at, inside(terms), entries(terms), state.act);
 }
 
 const entries = (terms) => new Set(terms.map(({ ty, tx }) => `${ty} ${tx}`)).size;
@@ -114,7 +121,10 @@ function showControls() {
   }
   $("b").value = state.b[ownB()];
   $("gain").value = state.gain;
-  $("b-label").textContent = state.bias === "input" ? `b of input channel ${ownB()}` : `b of filter ${ownB()}`;
+  const mapped = ["c h", "c w", "rank:1", "grid:3", "untied"].includes(state.bias) ? ", under the map" : "";
+  $("b-label").textContent = state.bias === "input" ? `b of input channel ${ownB()}` : `b of filter ${ownB()}${mapped}`;
+  $("times").textContent = state.gain === 1 ? "" : `times the amplitude, ${short(state.gain)}`;
+  $("keeps").textContent = kept ? "Kept: click it again, or Escape, to look around." : "Pass over to look, click to keep.";
   for (const [id, value] of [["b", state.b[ownB()]], ["gain", state.gain]]) {
     $(`${id}-value`).textContent = short(value);
     $(id).setAttribute("aria-valuetext", short(value));
@@ -124,19 +134,19 @@ function showControls() {
 
 /** The question, answered for the chosen output. */
 function showQuestion(full, byWay, terms) {
-  const [f, y, x] = state.at;
+  const [f, y, x] = full.at;
   const [n, all] = [inside(terms), entries(terms)];
   const [sum, b] = [byWay.tied.sums[f][y][x], state.b[f]];
   const row = (way, added) =>
-    `<tr><th scope="row">${ABOUT[way].title}</th><td><code>${ABOUT[way].formula}</code></td>` +
+    `<tr><th scope="row">${ABOUT[way].title}</th><td><code>${formulaOf(way, full)}</code></td>` +
     `<td>= ${short(sum)} ${added}</td><td>= <b>${short(byWay[way].z[f][y][x])}</b></td></tr>`;
   $("answer-rows").innerHTML =
     row("tied", `+ <i>1 ×</i> (${short(b)})`) + row("tap", `+ <i>${n} ×</i> (${short(b)})`);
-  $("answer-here").innerHTML = insight(n, all);
+  $("answer-here").innerHTML = insight(n, all, full.channels / full.groups);
 }
 
 function showGrids(full, shown, terms) {
-  const [f, y, x] = state.at;
+  const [f, y, x] = full.at;
   const mine = channelsOf(f, full);
   const limit = largest(full.x);
   const reading = new Set(terms.map((term) => `${term.channel} ${term.y} ${term.x}`));
@@ -159,28 +169,37 @@ function showGrids(full, shown, terms) {
   const size = largest(terms.map((term) => (term.inside ? term.weight * term.entry : 0)));
   panels($("window"), mine, "grid").forEach((host, c) => {
     const of = terms.filter((term) => term.channel === mine[c]);
-    fit(host, of.map((term) => (term.inside ? term.weight * term.entry : 0)));
-    cells(host, state.kernel, state.kernel, () => element("div", { role: "gridcell", class: "cell number" }))
-      .flat()
-      .forEach((box, i) => {
-        const term = of[i];
-        box.classList.toggle("absent", !term.inside);
-        const value = term.inside ? term.weight * term.entry : 0;
-        paint(box, value, size);
-        if (!term.inside) box.removeAttribute("style");
-        const says = term.inside ? `${short(term.weight)} times ${short(term.entry)} is ${short(value)}` : "in the padding: not there";
-        renew(box, term.inside ? cell(value) : "", { "aria-label": says, title: says });
-      });
+    readable(host, state.kernel, of.map((term) => {
+      if (!term.inside) return { says: "in the padding: not there" };
+      const value = term.weight * term.entry;
+      return { value, says: `${short(term.weight)} times ${short(term.entry)} is ${short(value)}` };
+    }), { limit: size, tell: (says) => ($("product").textContent = says) });
   });
-  const choose = (row, column) => set({ at: [f, row, column] });
+  const choosing = { chosen: [y, x], kept, look, choose };
   const outward = largest([shown.field[f], shown.y[f]]);
   const own = state.bias === "untied";
   $("field").hidden = own;
   $("own-field").hidden = !own;
   if (own) editable($("own-field"), shown.field[f], { label: "bias", limit: outward, edit: (written) => writer("map", full.map, f)(written.map(([r, c, value]) => [r, c, value - state.b[f]])), refuse });
-  else choosable($("field"), shown.field[f], [y, x], { label: "bias", limit: outward, choose });
+  else choosable($("field"), shown.field[f], { ...choosing, label: "bias", limit: outward });
   for (const box of $("own-field").querySelectorAll("input")) box.classList.toggle("chosen", own && box.dataset.y == y && box.dataset.x == x);
-  choosable($("output"), shown.y[f], [y, x], { label: `output of filter ${f}`, limit: outward, choose });
+  choosable($("output"), shown.y[f], { ...choosing, label: `output of filter ${f}`, limit: outward });
+}
+
+/** Show the output that the pointer passes over, or the chosen one again. */
+function look(place) {
+  const next = place && !kept && !playing ? [state.at[0], ...place] : null;
+  if (String(next) === String(passed)) return;
+  passed = next;
+  show();
+}
+
+/** Choose an output, and keep it under the pointer's way where it is clicked; a click on a kept one lets it go. */
+function choose(place, clicked = false) {
+  play(false);
+  const at = [state.at[0], ...place];
+  kept = clicked && !(kept && String(at) === String(state.at));
+  set({ at });
 }
 
 /** A grid in `host` for each of `channels`. */
@@ -203,34 +222,6 @@ function writer(name, all, ...path) {
     for (const [y, x, value] of written) rows[y][x] = value;
     set({ [name]: OWN, own: { [name]: copy.flat(Infinity) } });
   };
-}
-
-/** The formula with the chosen output's numbers in it. */
-function formula(full, shown, terms) {
-  const [f, y, x] = state.at;
-  const at = (values) => values[f][y][x];
-  const signed = (value) => (value < 0 ? `(${short(value)})` : short(value));
-  const b = ownB();
-  const added = { tap: `+ ${signed(state.b[f])}`, input: "" }[state.bias];
-  const parts = range(full.kernel ** 2).map((tap) => {
-    const here = terms.filter(({ ty, tx }) => ty * full.kernel + tx === tap);
-    if (!here[0].inside) return element("span", { class: "term absent", title: "in the padding: not there" }, "");
-    const entry = (term) => (state.bias === "input" ? `(${short(term.entry)} + ${signed(full.b[term.channel])})` : signed(term.entry));
-    const text = here.map((term) => `${signed(term.weight)}·${entry(term)}`).join(" + ");
-    return element("span", { class: "term" }, state.bias === "tap" ? `(${text} ${added})` : text);
-  });
-  const spread = parts.flatMap((part, i) => (i ? [" + ", part] : [part]));
-  const sum = element("span", { class: "sum" }, "[ ", ...spread, " ]");
-  const after = ["none", "tap", "input"].includes(state.bias) ? "" : plus(at(shown.field));
-  // The activation takes the sum and the bias: its parentheses are around both.
-  const [open, close] = state.act === "none" ? ["", ""] : [`${state.act}( `, " )"];
-  const z = short(at(shown.z), 4);
-  return [
-    element("b", {}, `y[${f}, ${y}, ${x}] = ${open}`),
-    sum,
-    element("span", { class: "bias", title: `the bias field here; b is ${short(state.b[b])}` }, after),
-    element("b", {}, `${close} = ${state.act === "none" ? z : `${state.act}(${z}) = ${short(at(shown.y), 4)}`}`),
-  ];
 }
 
 /** Controls that make another state. */
@@ -260,7 +251,8 @@ function connect() {
   for (const button of document.querySelectorAll("[data-go]")) {
     button.addEventListener("click", () => {
       const last = numbers(state).map[0].length - 1;
-      set({ at: [state.at[0], ...ends[button.dataset.go].map((part) => Math.floor(part * last))] });
+      kept = false;
+      choose(ends[button.dataset.go].map((part) => Math.floor(part * last)), true);
     });
   }
   $("play").addEventListener("click", () => play(!playing));
@@ -271,7 +263,11 @@ function connect() {
   $("undo").addEventListener("click", undo);
   $("message").addEventListener("click", () => say(""));
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") say("");
+    if (event.key === "Escape") {
+      say("");
+      kept = false;
+      show();
+    }
     if (event.key !== "z" || !(event.ctrlKey || event.metaKey) || event.altKey) return;
     event.preventDefault();
     undo();
@@ -279,7 +275,11 @@ function connect() {
   $("copy-program").addEventListener("click", () => copy(() => program(numbers(state)), "The program"));
   $("copy-link").addEventListener("click", () => copy(() => `${location.href.split("#")[0]}#${toFragment(state)}`, "The link"));
   drag($("amplitude-plot"));
-  window.addEventListener("hashchange", restore);
+  window.addEventListener("hashchange", () => {
+    past.push(state);
+    last.kind = "";
+    restore();
+  });
   whenThemeChanges(show);
 }
 
@@ -318,9 +318,11 @@ function drag(svg) {
 
 /** Move the window over the image, output by output, until it is stopped. */
 function play(on) {
+  if (!on && !playing) return;
   clearInterval(playing);
-  playing = null;
+  playing = passed = null;
   if (on) {
+    kept = false;
     playing = setInterval(() => {
       const last = numbers(state).map[0].length;
       const [f, y, x] = state.at;
@@ -351,6 +353,8 @@ async function copy(text, what) {
 function restore() {
   const { state: found, refused } = fromFragment(location.hash.slice(1));
   state = found;
+  passed = null;
+  kept = false;
   show();
   say(refused.length ? `Of the link this was not understood: ${refused.join(", ")}.` : "");
 }

@@ -15,6 +15,8 @@ export const CHOICES = {
 };
 export const LIMITS = { b: 2, gain: 2 };
 export const LARGEST = 1e6;
+// How a number is written: in decimal, as toFragment does.
+export const DECIMAL = /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i;
 
 // x and y run from −1 to 1 over the image.
 const PATTERNS = {
@@ -148,21 +150,28 @@ export function toFragment(state) {
 export function fromFragment(fragment) {
   let state = DEFAULT;
   const refused = [];
-  for (const [name, text] of new URLSearchParams(fragment)) {
-    const found = read(name, text);
+  const words = new URLSearchParams(fragment);
+  for (const [name, text] of words) {
+    const found = words.getAll(name).length > 1 ? undefined : read(name, text);
     if (found === undefined) refused.push(`${name}=${text.slice(0, 20)}${name in LIMITS ? ` (from −${LIMITS[name]} to ${LIMITS[name]})` : ""}`);
     else state = { ...state, ...found, own: { ...state.own, ...found.own } };
   }
   const wrong = problem(state);
   if (wrong) return { state: DEFAULT, refused: [wrong] };
-  const fitting = changed(state, {});
+  let fitting = changed(state, {});
   for (const name of Object.keys(PRESETS)) if (state[name] !== fitting[name]) refused.push(`${name} of another size`);
+  if (state.at.join() !== fitting.at.join()) {
+    refused.push(`at=${state.at.join(" ")} (filters and places are counted from 0)`);
+    fitting = changed(fitting, { at: DEFAULT.at });
+  }
   return { state: fitting, refused };
 }
 
 function read(name, text) {
-  const list = text.split(" ").map(Number);
-  const right = text.trim() !== "" && list.every((value) => Number.isFinite(value) && Math.abs(value) <= LARGEST);
+  const list = text.split(" ").map((word) => (DECIMAL.test(word) ? Number(word) : NaN));
+  // The map of a bias that was written is that number less b.
+  const largest = LARGEST + (name === "map" ? LIMITS.b : 0);
+  const right = list.every((value) => Math.abs(value) <= largest);
   if (name in CHOICES) {
     const choice = CHOICES[name].find((value) => String(value) === text);
     return choice === undefined ? undefined : { [name]: choice };

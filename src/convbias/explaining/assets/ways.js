@@ -1,18 +1,19 @@
 // The ways of adding a bias, side by side: a card for each.
-import { ACTIVATIONS, FILTERS, WAYS, biasAt, count, range, sumAt } from "./arithmetic.js";
+import { ACTIVATIONS, FILTERS, WAYS, biasField, count, range } from "./arithmetic.js";
 import { largest } from "./colours.js";
 import { element } from "./grids.js";
 import { amplitudePlot, drawMap } from "./plots.js";
-import { ABOUT, short } from "./words.js";
+import { ABOUT, cell, formulaOf } from "./words.js";
 
 const PLOT = "http://www.w3.org/2000/svg";
 
 /** The cards, once; `choose` is called with a way. */
 export function makeCards(host, choose) {
   for (const way of WAYS) {
-    const radio = element("input", { type: "radio", name: "bias", value: way });
+    const { title } = ABOUT[way];
+    const described = `facts-${WAYS.indexOf(way)}`;
+    const radio = element("input", { type: "radio", name: "bias", value: way, "aria-label": title, "aria-describedby": `way-says ${described}` });
     radio.addEventListener("change", () => choose(way));
-    const { title, formula, says } = ABOUT[way];
     const plot = document.createElementNS(PLOT, "svg");
     plot.setAttribute("viewBox", "0 0 120 56");
     plot.setAttribute("aria-hidden", "true");
@@ -20,13 +21,13 @@ export function makeCards(host, choose) {
     host.append(
       element(
         "label",
-        { class: "way", title: says },
+        { class: "way" },
         radio,
         element("strong", {}, title),
         element("code", {}, spelling),
-        element("span", { class: "formula" }, formula),
+        element("span", { class: "formula" }),
         element("span", { class: "maps" }, ...range(FILTERS).map((f) => element("canvas", { role: "img", "data-filter": f }))),
-        element("span", { class: "facts" }),
+        element("span", { class: "facts", id: described }),
         plot,
       ),
     );
@@ -35,12 +36,17 @@ export function makeCards(host, choose) {
 
 const zeros = (numbers) => numbers.map((n) => (Array.isArray(n) ? zeros(n) : 0));
 
-/** What an output of one way is, before the activation, when the input, or the filter, is all zero. */
-function whenZero(way, full, at) {
-  return [{ x: zeros(full.x) }, { w: zeros(full.w) }].map((zero) => {
-    const state = { ...full, ...zero };
-    return sumAt(state, at) + biasAt(way, state)(...at);
-  });
+/** What one filter's z is, everywhere, when the input, or the filter, is all zero: the bias field is left. */
+function whenZero(way, full, field) {
+  // A bias on the input is the only one that the filter scales.
+  const hidden = way === "input" ? biasField(way, { ...full, w: zeros(full.w) }) : field;
+  return [field, hidden].map((left) => left[full.at[0]].flat());
+}
+
+/** Numbers as the range that they fill. */
+function span(numbers) {
+  const [low, high] = [Math.min(...numbers), Math.max(...numbers)].map((value) => cell(value));
+  return low === high ? low : `${low} to ${high}`;
 }
 
 /** Renew the cards for the numbers on the screen. */
@@ -55,16 +61,16 @@ export function showCards(host, full, byWay, { slope, scale }) {
     for (const canvas of card.querySelectorAll("canvas")) {
       const rows = field[Number(canvas.dataset.filter)];
       drawMap(canvas, rows, limit);
-      const [low, high] = [Math.min(...rows.flat()), Math.max(...rows.flat())].map((value) => short(value, 2));
-      canvas.setAttribute("aria-label", `bias of filter ${canvas.dataset.filter}: ${low === high ? low : `${low} to ${high}`}`);
-      canvas.title = canvas.getAttribute("aria-label");
+      canvas.setAttribute("aria-label", `bias of filter ${canvas.dataset.filter}: ${span(rows.flat())}`);
     }
-    const [noInput, noFilter] = whenZero(way, full, full.at);
+    const [noInput, noFilter] = whenZero(way, full, field);
     const numbers = count(way, full);
-    const through = (value) => (value === 0 ? '<b class="origin">0</b>' : `<b>${short(value, 2)}</b>`);
+    const origin = noInput.every((value) => value === 0);
+    card.querySelector(".formula").textContent = formulaOf(way, full);
     card.querySelector(".facts").innerHTML =
       `<span>${numbers} number${numbers === 1 ? "" : "s"}</span>` +
-      `<span>x = 0: ${through(noInput)}</span><span>k = 0: ${through(noFilter)}</span>`;
+      `<span>x = 0: <b>${span(noInput)}</b></span><span>k = 0: <b>${span(noFilter)}</b></span>` +
+      `<span class="origin">${origin ? "through" : "off"} the origin</span>`;
     amplitudePlot(card.querySelector("svg"), {
       slope,
       intercept: field[f][y][x],
