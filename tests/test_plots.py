@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import Tensor
 
 import convbias
@@ -124,6 +125,8 @@ def test_of_many_layers_the_most_varied_are_drawn() -> None:
     layers = {str(i): i * torch.randn(1, 4, 4) for i in range(7)}
     titles = [axis.get_title() for axis in images(bias_fields({"untied": layers}))]
     assert [title.split()[1] for title in titles] == ["3", "4", "5", "6"]
+    assert bias_fields({"untied": layers}).get_supxlabel() == "4 of 7 layers, those that vary most"
+    assert bias_fields({"untied": {"0": layers["0"]}}).get_supxlabel() == ""
 
 
 def test_differences_are_drawn_where_they_are() -> None:
@@ -149,7 +152,8 @@ def test_shares_fill_their_bars() -> None:
 
 # The tying, and how many numbers each term and filter shows on a 3 by 3 kernel's padded 4 by 5 outputs.
 SHARED = {
-    "none": [1, 1],
+    "none": [0, 0],
+    "": [1, 1],
     "tied": [1, 1],
     "c h": [4, 4],
     "h w": [20, 20],
@@ -167,12 +171,15 @@ def test_outputs_that_share_a_bias_have_the_same_number(spelling: str) -> None:
     site = Site.of(2, Geometry.of(2, 3, padding=1), (4, 5))
     figure = sharing(spelling, site)
     shown = [[text.get_text() for text in axes.texts] for axes in figure.axes]
-    assert [len(numbers) for numbers in shown] == [20] * len(shown)
+    assert [len(numbers) for numbers in shown] == [20 * (spelling != "none")] * len(shown)
     assert [len(set(numbers)) for numbers in shown] == SHARED[spelling]
     tying = convbias.parse(spelling)
     count = sum(int(np.prod(shape)) for shape in tying.shapes(site).values())
     counted = f"{count} parameter" + "s" * (count != 1)
     assert figure.get_suptitle() == f'"{tying!r}": {counted} for 40 outputs'
+    # No number means one thing in one term and another in the next.
+    if spelling in ("c h + c w", "c + tap"):
+        assert not set(shown[0] + shown[1]) & set(shown[2] + shown[3])
     if spelling == "h w":
         assert shown[0] == shown[1]
     if spelling == "c h":
@@ -184,8 +191,12 @@ def test_regions_share_and_what_cannot_be_drawn_is_said() -> None:
     site = Site(1, 2, output_size=(2, 2))
     figure = sharing(Regions(torch.tensor([[0, 0], [1, 0]])), site)
     assert [text.get_text() for text in figure.axes[0].texts] == ["0", "0", "1", "0"]
-    with pytest.raises(ShapeError, match="dims=1: must be 2"):
-        sharing("tied", Site(1, 1, output_size=(4,)))
+    # Filter by filter: a line as a strip, a volume with its slices below each other.
+    for size, spelling, numbers in (((4,), "untied", "0123"), ((2, 1, 3), "c d", "000111")):
+        figure = sharing(spelling, Site(1, len(size), output_size=size))
+        assert "".join(text.get_text() for text in figure.axes[0].texts) == numbers
+    with pytest.raises(ShapeError, match="this needs the output's size"):
+        sharing("tied", Site(1, 2))
     assert not sharing("untied", Site(1, 2, output_size=(30, 30))).axes[0].texts
 
 
@@ -211,6 +222,12 @@ LAYERS = {f"encoder.stage{i}.blocks.0.convolution_with_bias": torch.randn(2, 6, 
         lambda: sharing(Regions(torch.tensor([[0, 0], [1, 0]])), Site(1, 2, output_size=(2, 2))),
         lambda: bias_fields({"c h + c w": LAYERS, "untied": LAYERS}),
         lambda: bias_fields({"untied": {"features.layer1.0.conv1": torch.randn(1, 8, 8)}}),
+        lambda: bias_fields(
+            {"a": {"l": torch.randn(2, 6, 8)}}, [("lat", [5, 4, 3, 2, 1, 0]), ("lon", range(8))]
+        ),
+        lambda: bias_fields({"a": {"l": torch.randn(2, 4, 4)}}),
+        lambda: bias_fields({"a": {f"l{i}": torch.randn(3, 6, 6) for i in range(6)}}),
+        lambda: model_fields(torch.nn.Conv2d(1, 1, 3), torch.randn(1, 1, 8, 40)),
     ],
 )
 def test_titles_are_read_whole(draw: Any) -> None:
@@ -283,3 +300,72 @@ def test_wrong_arguments_of_plots(tmp_path: Path) -> None:
         with pytest.raises(convbias.errors.OutputError, match="must end in a format, such as"):
             save(figure, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_does_not_look_like_zero(wrong: float) -> None:
+    field = torch.zeros(1, 3, 3)
+    assert [axes.get_xlabel() for axes in bias_fields({"a": {"": field}}).axes] == ["", ""]
+    field[0, 1, 1] = wrong
+    figure = bias_fields({"a": {"": field}})
+    (shown,) = images(figure)[0].images
+    found = shown.to_rgba(shown.get_array(), norm=True)
+    assert found[1, 1][:3] == pytest.approx((1, 0.816, 0), abs=0.01)
+    assert found[0, 0][:3] == pytest.approx((0.97, 0.97, 0.97), abs=0.01)
+    assert [axes.get_xlabel() for axes in figure.axes] == ["", "yellow: not finite"]
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype"),
+    [(1e39, torch.float64), (1e300, torch.float64), (1.7e308, torch.float64), (3e38, torch.float32)],
+)
+@pytest.mark.filterwarnings("error")
+def test_huge_numbers_have_their_colours(size: float, dtype: torch.dtype) -> None:
+    field = torch.tensor([[[-1, 0, 1]] * 3], dtype=dtype) * size
+    figure = bias_fields({"a": {"": field}})
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (shown,) = images(figure)[0].images
+    red, _, blue = np.moveaxis(shown.make_image(canvas.get_renderer())[0][..., :3], -1, 0)
+    low, _, high = (np.s_[:, part] for part in (0, 0, -1))
+    assert (blue[low] > red[low]).all()
+    assert (red[high] > blue[high]).all()
+
+
+def test_a_scale_that_leaves_numbers_out_says_so() -> None:
+    field = torch.linspace(-1, 1, 400).reshape(1, 20, 20)
+    bars = {}
+    for name, outlier in (("neither", 0.0), ("max", 5.0), ("min", -5.0)):
+        changed = field.clone().clamp(-0.5, 0.5)
+        changed[0, 10, 10] = outlier
+        bars[name] = bias_fields({"a": {"": changed}}).axes[-1]._colorbar  # type: ignore[attr-defined]
+    assert {name: bar.extend for name, bar in bars.items()} == {name: name for name in bars}
+    # Of few numbers none is left out.
+    few = torch.zeros(1, 6, 6)
+    few[0, 0, 0] = 5
+    assert bias_fields({"a": {"": few}}).axes[-1].get_xticklabels()[-1].get_text() == "5"
+
+
+def test_a_long_field_is_no_hairline() -> None:
+    for field, aspect in ((torch.randn(1, 2, 2000), "auto"), (torch.randn(1, 4, 8), 1.0)):
+        assert images(bias_fields({"a": {"": field}}))[0].get_aspect() == aspect
+
+
+def test_points_without_neighbours_are_drawn() -> None:
+    figure: Any = learning_curves({"tied": [[3.0], [4.0]], "untied": [[2.0], [1.0]]}, "error")
+    assert [line.get_markevery() for line in figure.axes[0].lines] == [[0], [0]]
+    assert figure.axes[0].get_xticks().tolist() == [1]
+    figure = learning_curves({"tied": [[3.0, float("nan"), 2.0, 1.0]], "none": []}, "error")
+    (line,) = figure.axes[0].lines
+    assert (line.get_marker(), line.get_markevery()) == ("o", [0])
+
+
+def test_wrong_data_of_studies_and_fields_are_told() -> None:
+    with pytest.raises(ShapeError, match="the curves of 'tied' must have as many epochs"):
+        learning_curves({"tied": [[3.0, 2.0], [4.0, 2.0, 1.0]]}, "error")
+    with pytest.raises(ShapeError, match="must have the parts data, padding, tied, position"):
+        decomposition({"tied": {"a": {"data": 1.0}}})
+    with pytest.raises(ShapeError, match=r"field=\[0, 6, 6\]: has no entries"):
+        bias_fields({"a": {"": torch.zeros(0, 6, 6)}})
+    array: Any = np.ones((1, 2, 2), np.float32)
+    assert images(bias_fields({"a": {"": array}}))[0].images[0].get_array().tolist() == [[1, 1], [1, 1]]

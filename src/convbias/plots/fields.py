@@ -17,15 +17,22 @@ from ..nn import Decomposition, decompose
 from .files import Picture
 
 with extra("plots"):
+    from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
 FILTERS = 3
 LAYERS = 4
-COLOURS = "RdBu_r"
+COLOURS = colormaps["RdBu_r"].with_extremes(bad="#ffd000")
+# What a scale can span without its width being infinite.
+LARGEST = 8e307
+# Pictures this much longer than wide, or wider than long, fill their tile, for they would be hairlines.
+LONGEST = 8
 TILE = 1.2  # inches
 MARGIN = 1.2
+# At which ends of a scale there is an arrow: below, above.
+ENDS = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
 LETTERS = 16  # of a title over one tile
 LINE = 0.14
 # How much of the colour scale one outlier may take from the rest.
@@ -44,8 +51,10 @@ def bias_fields(
     ``fields`` gives, by tying and layer, a bias field ``(C, *out)``, as ``Study.fields`` does. Four layers
     are shown, and in each three filters: those whose fields vary most over space under any tying. A layer's
     colours mean the same in every row, and white is 0. Lines are drawn as strips, volumes with their slices
-    below each other. ``coordinates`` of the vertical and the horizontal axis are written at a field that has
-    their sizes, and such fields are turned so that the larger ones are above and to the right.
+    below each other. The scale covers 99.5 % of the numbers, so that an outlier does not take it from the
+    rest, and ends in an arrow where one lies beyond; what is not finite is yellow. ``coordinates`` of the
+    vertical and the horizontal axis are written at a field that has their sizes, and such fields are turned
+    so that the larger ones are above and to the right.
 
     Raises ShapeError where there is nothing to draw.
 
@@ -64,6 +73,7 @@ def bias_fields(
             raise ShapeError("fields", counts, f"the rows have different numbers of filters in {name!r}")
     if not by_layer:
         raise ShapeError("fields", dict(fields), "has no bias field; a layer with a bias is needed")
+    found = len(by_layer)
     kept = sorted(by_layer, key=lambda name: -_spread(by_layer[name]).max().item())[:LAYERS]
     by_layer = {name: of_layer for name, of_layer in by_layer.items() if name in kept}
     shown = {name: _most_varied(of_layer) for name, of_layer in by_layer.items()}
@@ -71,8 +81,9 @@ def bias_fields(
     titles = {name: _title(name) for name in by_layer}
     width, height = _size(len(fields), sum(map(len, shown.values())), by_layer)
     more = max(title.count("\n") for title in titles.values())
-    figure = Picture(figsize=(width, height + LINE * more), dpi=150)
-    figure.set_layout_engine("constrained")
+    figure = Picture(figsize=(width, height + LINE * more), dpi=150, layout="compressed")
+    if found > LAYERS:
+        figure.supxlabel(f"{LAYERS} of {found} layers, those that vary most", fontsize="x-small")
     axes: Any = figure.subplots(len(fields), sum(map(len, shown.values())), squeeze=False)
     for tying, row in zip(fields, axes, strict=True):
         row[0].set_ylabel(tying, rotation=0, ha="right", va="center")
@@ -88,7 +99,10 @@ def bias_fields(
 def model_fields(model: Module, x: object) -> Figure:
     """The bias fields of a layer's or a model's convolutions, at the sizes that the input ``x`` gives them.
 
-    ``x`` is as for ``decompose``. Raises ShapeError for a model without a convolution that runs.
+    ``x`` is as for ``decompose``; layers and filters are chosen as by ``bias_fields``, which also draws the
+    field of a ``Bias`` alone: ``bias_fields({"": {"": layer.bias_field(size)}})``.
+
+    Raises ShapeError for a model without a convolution that runs.
 
     >>> figure = model_fields(torch.nn.Conv2d(1, 2, 3), torch.randn(1, 1, 8, 8))
     >>> figure.axes[0].get_title().splitlines()
@@ -130,17 +144,20 @@ def _draw(
     coordinates: Sequence[Coordinates],
 ) -> None:
     """One layer: its ``channels`` in the columns of ``block``, a field or none for each row, one scale."""
-    sizes = torch.cat([row[list(channels)].abs().flatten() for row in rows if row is not None]).float()
-    finite = sizes[sizes.isfinite()].numpy()
+    values = torch.cat([row[list(channels)].flatten() for row in rows if row is not None]).double()
+    finite = values[values.isfinite()].clamp(-LARGEST, LARGEST).numpy()
     # torch's quantile takes no more than 16 million numbers.
-    limit = (float(np.quantile(finite, QUANTILE)) if finite.size else 0.0) or 1.0
+    limit = (float(np.quantile(np.abs(finite), QUANTILE, method="higher")) if finite.size else 0.0) or 1.0
     scale = Normalize(-limit, limit)
+    beyond = (bool((finite < -limit).any()), bool((finite > limit).any()))
     for number, (axes, row) in enumerate(zip(block, rows, strict=True)):
         for axis, channel in zip(axes, channels, strict=True):
             axis.set(xticks=[], yticks=[])
             if row is not None:
-                strip = row.shape[1] == 1
-                picture = row[channel].float()
+                picture = row[channel].double()
+                picture = picture.clamp(-LARGEST, LARGEST).where(picture.isfinite(), torch.nan)
+                height, width = picture.shape
+                stretched = height == 1 or max(height, width) > LONGEST * min(height, width)
                 corner = number == len(rows) - 1 and axis is axes[-1]
                 on_map = _turned(axis if corner else None, coordinates, picture)
                 axis.imshow(
@@ -148,18 +165,25 @@ def _draw(
                     norm=scale,
                     cmap=COLOURS,
                     interpolation="nearest",
-                    aspect="auto" if strip else "equal",
+                    aspect="auto" if stretched else "equal",
                 )
     for axis, channel in zip(block[0], channels, strict=True):
         axis.set_title(f"{title}\nfilter {channel}", fontsize="small")
     colours = ScalarMappable(scale, COLOURS)
-    bar = figure.colorbar(colours, ax=block, location="bottom", aspect=8 * len(channels), pad=0.02)
+    bar = figure.colorbar(
+        colours, ax=block, location="bottom", aspect=8 * len(channels), pad=0.02, extend=ENDS[beyond]
+    )
     bar.set_ticks([-limit, 0, limit], labels=[f"{-limit:.2g}", "0", f"{limit:.2g}"])
     bar.ax.tick_params(labelsize="x-small")
+    if finite.size < len(values):
+        bar.set_label("yellow: not finite", fontsize="x-small")
 
 
 def _flat(field: Tensor) -> Tensor:
     """``(C, *out)`` as pictures (C, height, width)."""
+    field = torch.as_tensor(field)
+    if not field.numel():
+        raise ShapeError("field", list(field.shape), "has no entries")
     if field.dim() not in (2, 3, 4):
         raise ShapeError("field", list(field.shape), "must be (C, *out) with one to three axes after C")
     field = field.detach().cpu()
@@ -196,7 +220,7 @@ def _title(layer: str) -> str:
 
 def _spread(pictures: Sequence[Tensor]) -> Tensor:
     """How much each channel varies over space, at most."""
-    return torch.stack([p.float().flatten(1).nan_to_num().std(1, correction=0) for p in pictures]).amax(0)
+    return torch.stack([p.double().flatten(1).nan_to_num().std(1, correction=0) for p in pictures]).amax(0)
 
 
 def _most_varied(pictures: Sequence[Tensor]) -> list[int]:

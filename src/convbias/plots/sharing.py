@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ShapeError, extra
+from ..errors import extra
 from ..geometry import Site
 from ..tying import Sum, Tying, parse
 from .files import Picture
@@ -27,11 +27,12 @@ DARK = 0.45  # the part of the scale on which white is read
 def sharing(bias: str | Tying, site: Site) -> Figure:
     """Outputs that share a bias have the same number and colour: a panel for each filter and term of a sum.
 
-    Numbers count the different entries of the bias field, filter after filter. Under tap those are the
-    outputs that the same taps reach; under low rank and grid, whose entries are all sums of shared
-    parameters, every output has its own. The title says how many parameters there are.
+    Numbers count the different entries of the bias field, filter after filter and term after term; outputs
+    without a bias have none. Lines are drawn as strips, volumes with their slices below each other. Under
+    tap those are the outputs that the same taps reach; under low rank and grid, whose entries are all sums
+    of shared parameters, every output has its own. The title says how many parameters there are.
 
-    Raises ShapeError for a site that is not of two axes and known size, TyingError for a tying that it
+    Raises ShapeError for a site of unknown size, TyingError for a tying that it
     cannot have.
 
     >>> from convbias import Geometry
@@ -39,11 +40,10 @@ def sharing(bias: str | Tying, site: Site) -> Figure:
     >>> [text.get_text() for text in figure.axes[1].texts[::5]]  # the second filter's rows
     ['4', '5', '6', '7']
     """
-    if site.dims != 2:
-        raise ShapeError("dims", site.dims, "must be 2; a diagram shows rows and columns")
     tying = parse(bias) if isinstance(bias, str) else bias
     terms = tying.terms if isinstance(tying, Sum) else (tying,)
-    height, width = site.sized()
+    *above, width = site.sized()
+    height = math.prod(above)
     filters = min(site.channels, FILTERS)
     numbers = sum(math.prod(shape) for shape in tying.shapes(site).values())
     cell = min(CELL, 3.2 / width)
@@ -58,15 +58,18 @@ def sharing(bias: str | Tying, site: Site) -> Figure:
         layout="constrained",
     )
     panels: Any = figure.subplots(len(terms), filters, squeeze=False)
+    first = 0
     for term, row in zip(terms, panels, strict=True):
-        classes = _classes(term, site)
+        classes = _classes(term, site, first).reshape(site.channels, height, width)
+        count = int(classes.max()) + 1
         for number, axes in enumerate(row):
-            _draw(axes, classes[number], int(classes.max()) + 1)
+            _draw(axes, classes[number], count)
             axes.set_title(f"filter {number}", fontsize="small")
         if len(terms) > 1:
             row[0].set_ylabel(
                 repr(term) if repr(term) != "tied" else "c", rotation=0, ha="right", va="center"
             )
+        first = max(first, count)
     figure.suptitle(title, fontsize="medium")
     return figure
 
@@ -75,15 +78,20 @@ def _count(number: int, things: str) -> str:
     return f"{number} {things}{'' if number == 1 else 's'}"
 
 
-def _classes(tying: Tying, site: Site) -> Tensor:
-    """The number of each output's class (C, *out): outputs whose biases are alike whatever the parameters."""
+def _classes(tying: Tying, site: Site, first: int) -> Tensor:
+    """The number of each output's class (C, *out): outputs whose biases are alike whatever the parameters.
+
+    They count from ``first``; outputs that have no bias are −1.
+    """
+    if not tying.shapes(site):
+        return torch.full(site.field_shape, -1)
     generator = torch.Generator().manual_seed(0)
     parameters = [
         torch.rand(shape, generator=generator, dtype=torch.float64) for shape in tying.shapes(site).values()
     ]
     field = tying.expand(parameters, site).double().expand(site.field_shape)
     known: dict[float, int] = {}
-    found = [known.setdefault(round(value, 12), len(known)) for value in field.flatten().tolist()]
+    found = [known.setdefault(round(value, 12), first + len(known)) for value in field.flatten().tolist()]
     return torch.tensor(found).reshape(site.field_shape)
 
 
@@ -91,9 +99,10 @@ def _draw(axes: Any, classes: Tensor, count: int) -> None:
     # Neighbouring numbers get colours far apart: steps of the golden ratio through a scale that all can see.
     share = (classes.double() * 0.618034) % 1 if count > 1 else torch.full_like(classes, 0.5).double()
     colours = colormaps["cividis"]((0.15 + 0.85 * share).numpy())
+    colours[(classes < 0).numpy()] = 1
     axes.imshow(colours, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
-    if classes.numel() > MOST_NUMBERS:
+    if classes.numel() > MOST_NUMBERS or (classes < 0).all():
         return
     for y, numbers in enumerate(classes.tolist()):
         for x, number in enumerate(numbers):

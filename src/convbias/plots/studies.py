@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from ..errors import ShapeError, extra
 from .files import Picture
@@ -46,32 +47,43 @@ def differences(
 def learning_curves(curves: Mapping[str, Sequence[Sequence[float]]], metric: str) -> Figure:
     """Validation errors over the epochs: each tying's mean over its trials, and their range as a band.
 
-    ``curves`` gives the curves of each tying, one for each seed, as ``Study.curves`` does.
+    ``curves`` gives the curves of each tying, one for each seed, as ``Study.curves`` does. A tying without
+    any is left out.
 
-    Raises ShapeError where there is nothing to draw.
+    Raises ShapeError where there is nothing to draw, and for curves of one tying that differ in length.
 
     >>> figure = learning_curves({"tied": [[3.0, 2.0], [4.0, 2.0]], "untied": [[3.0, 1.0]]}, "error in %")
     >>> [line.get_label() for line in figure.axes[0].lines]
     ['tied', 'untied']
     """
-    if not any(curve for of_tying in curves.values() for curve in of_tying):
+    drawn = {tying: of_tying for tying, of_tying in curves.items() if any(of_tying)}
+    if not drawn:
         raise ShapeError("curves", dict(curves), "has no curve; a validation split is needed")
+    for tying, of_tying in drawn.items():
+        epochs = [len(curve) for curve in of_tying]
+        if len(set(epochs)) > 1:
+            raise ShapeError(
+                "curves", epochs, f"the curves of {tying!r} must have as many epochs as each other"
+            )
     figure = Picture(figsize=(6.4, 4.0), dpi=150, layout="constrained")
     axes = figure.subplots()
-    for number, (tying, of_tying) in enumerate(curves.items()):
+    for number, (tying, of_tying) in enumerate(drawn.items()):
         values = torch.tensor([list(curve) for curve in of_tying])
         epochs = range(1, values.shape[1] + 1)
         colour = COLOURS[number % len(COLOURS)]
         dash = DASHES[number // len(COLOURS) % len(DASHES)]
-        # A line of one point is not seen.
-        marker = "o" if len(epochs) == 1 else ""
-        axes.plot(epochs, values.mean(0).tolist(), dash, marker=marker, label=tying or '""', color=colour)
+        mean = values.mean(0)
+        # A line needs two points beside each other; where there is one, it is a dot.
+        style = {"label": tying or '""', "color": colour, "marker": "o", "markevery": _alone(mean)}
+        axes.plot(epochs, mean.tolist(), dash, **style)
         axes.fill_between(
             epochs, values.amin(0).tolist(), values.amax(0).tolist(), color=colour, alpha=0.12, lw=0
         )
     axes.set(xlabel="epoch", ylabel=f"{metric}, validation")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if all(error > 0 for of_tying in curves.values() for curve in of_tying for error in curve):
+    if axes.get_xlim()[1] < 2:
+        axes.set_xticks([1])
+    if all(error > 0 for of_tying in drawn.values() for curve in of_tying for error in curve):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda error, _: f"{error:g}")
         axes.yaxis.set_minor_formatter(lambda error, _: f"{error:g}" if f"{error:e}"[0] in "25" else "")
@@ -86,7 +98,7 @@ def decomposition(shares: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Fi
     ``shares`` gives, by tying, layer and part, the part's share of the output's variation over space, as
     ``Study.shares`` does. A part that works against the others reaches below 0.
 
-    Raises ShapeError where there is nothing to draw.
+    Raises ShapeError where there is nothing to draw, or a part is missing.
 
     >>> parts = {"data": 0.7, "padding": 0.1, "tied": 0.0, "position": 0.2}
     >>> len(decomposition({"untied": {"conv": parts}}).axes[0].patches)
@@ -95,6 +107,9 @@ def decomposition(shares: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Fi
     bars = [(tying, layer) for tying, layers in shares.items() for layer in layers]
     if not bars:
         raise ShapeError("shares", dict(shares), "has no layer")
+    for tying, layer in bars:
+        if set(shares[tying][layer]) != set(PARTS):
+            raise ShapeError("shares", dict(shares[tying][layer]), f"must have the parts {', '.join(PARTS)}")
     layers = list(dict.fromkeys(layer for _, layer in bars))
     figure = Picture(figsize=(6.4, 1.0 + 0.2 * len(bars) + 0.3 * len(layers)), dpi=150, layout="constrained")
     panels = figure.subplots(
@@ -119,6 +134,13 @@ def decomposition(shares: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Fi
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
     return figure
+
+
+def _alone(values: Tensor) -> list[int]:
+    """Where a number is finite and those beside it are not."""
+    known = [False, *values.isfinite().tolist(), False]
+    around = zip(known, known[1:], known[2:], strict=False)
+    return [i for i, near in enumerate(around) if near == (False, True, False)]
 
 
 def _count(bars: Sequence[tuple[str, str]], layer: str) -> int:
