@@ -7,7 +7,7 @@ import subprocess
 import sys
 import webbrowser
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -41,7 +41,10 @@ def test_a_place_that_cannot_be_written_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert explain(monkeypatch, "-o", str(tmp_path / "missing" / "a.html"), "--no-open") == 2
-    assert "a.html: cannot be written (No such file or directory)" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "a.html: cannot be written (No such file or directory); choose another place" in said
+    assert explain(monkeypatch, "-o", str(tmp_path / "a.html"), "--serve", "--no-open") == 2
+    assert "a.html: is not written by --serve" in capsys.readouterr().err
 
 
 def test_the_page_is_served_until_it_is_stopped(
@@ -56,6 +59,8 @@ def test_the_page_is_served_until_it_is_stopped(
     with urlopen(address, timeout=30) as answer:
         assert answer.read().decode() == page()
         assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    with urlopen(Request(address, method="HEAD"), timeout=30) as answer:
+        assert (answer.headers["Content-Length"], answer.read()) == (str(len(page().encode())), b"")
     port = address.rstrip("/").split(":")[-1]
     assert explain(monkeypatch, "--serve", "--port", port, "--no-open") == 2
     assert f"127.0.0.1:{port}: cannot be served at (Address already in use)" in capsys.readouterr().err

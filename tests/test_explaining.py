@@ -6,8 +6,10 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 import torch
@@ -998,3 +1000,45 @@ def test_a_finger_finds_its_target(page: Page) -> None:
             .map((e) => e.getBoundingClientRect().height)"""
     )
     assert min(heights) >= 24
+
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+LESSONS = sorted(
+    {
+        unescape(link)
+        for page in DOCS.glob("*.md")
+        for link in re.findall(r'href="explain\.html#([^"]*)"', page.read_text("utf-8"))
+    }
+)
+
+
+def test_the_links_of_the_docs_open_what_they_name(calculator: Page) -> None:
+    assert len(LESSONS) >= 12
+    for link in LESSONS:
+        shown, said = calculator.evaluate(
+            """(link) => {
+                location.hash = link;
+                window.dispatchEvent(new Event("hashchange"));
+                return [Object.fromEntries(new URLSearchParams(convbias.fragment())), message.textContent];
+            }""",
+            link,
+        )
+        assert said == ""
+        assert parse_qs(link) == {name: [shown[name]] for name in parse_qs(link)}
+
+
+def test_the_docs_list_every_word_of_a_link(calculator: Page) -> None:
+    table = (DOCS / "lessons.md").read_text("utf-8").split("## Links")[1].split("## For scripts")[0]
+    words = set(re.findall(r"`([\w:+]+)`", table))
+    assert set(state(calculator)) - {"own"} <= words
+    for name in ("bias", "act", "input", "filter", "map"):
+        for choice in calculator.evaluate(CHOICES_OF, name):
+            spelled = choice.replace(" ", "+")
+            assert spelled in words or re.fullmatch(r"digit\+[1-8]", spelled)
+    scripts = (DOCS / "lessons.md").read_text("utf-8").split("```js")[1]
+    assert set(calculator.evaluate("Object.keys(convbias)")) == set(re.findall(r"convbias\.(\w+)\(", scripts))
+
+
+# What the list of that name, or the cards, can be.
+CHOICES_OF = """(name) => [...document.querySelectorAll(`[data-choice=${name}] option, [name=${name}]`)]
+    .map((e) => e.value).filter((value) => value !== "own")"""

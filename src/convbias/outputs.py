@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable
@@ -46,8 +47,9 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         unfinished.chmod(0o666 & ~_umask())
         unfinished.replace(path)
     except OSError as error:
+        full = "free space or " if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
         raise OutputError(
-            path, f"cannot be written ({error.strerror}); free space or choose another place"
+            path, f"cannot be written ({error.strerror}); {full}choose another place"
         ) from error
     finally:
         if unfinished is not None:

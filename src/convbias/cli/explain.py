@@ -22,12 +22,13 @@ convbias explain -o lesson.html --no-open
 convbias explain --serve --port 8080
 """
 HERE = "127.0.0.1"
+NAME = "convbias-explain.html"
 
 
 def explain(
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path(
-        "convbias-explain.html"
-    ),
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help=f"The file to write; {NAME} where none is given.")
+    ] = None,
     show: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
     serve: Annotated[
         bool, typer.Option("--serve", help="Serve the page to this machine, and write no file.")
@@ -41,8 +42,11 @@ def explain(
     that needs no network.
     """
     if serve:
+        if output is not None:
+            raise OutputError(output, "is not written by --serve; leave out one of the two")
         _serve(port, show)
         return
+    output = output or Path(NAME)
     write(output)
     print(output)
     if show:
@@ -56,11 +60,14 @@ def _serve(port: int, show: bool) -> None:
         """The page, under whatever name it is asked for."""
 
         def do_GET(self) -> None:
+            self.do_HEAD()
+            self.wfile.write(text)
+
+        def do_HEAD(self) -> None:
             self.send_response(200)
             self.send_header("Content-Type", "text/html; charset=utf-8")
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
-            self.wfile.write(text)
 
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing of each request."""
