@@ -11,7 +11,7 @@ from playwright.sync_api import sync_playwright
 
 from convbias.explaining import write
 
-SIZE = {"width": 1280, "height": 1005}
+SIZE = {"width": 1280, "height": 1050}
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:

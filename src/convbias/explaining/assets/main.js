@@ -258,6 +258,7 @@ function connect() {
   $("play").addEventListener("click", () => play(!playing));
   $("reset").addEventListener("click", () => {
     play(false);
+    kept = false;
     set({ ...DEFAULT, own: { input: undefined, filter: undefined, map: undefined } });
   });
   $("undo").addEventListener("click", undo);
