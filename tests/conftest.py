@@ -8,11 +8,16 @@ import shlex
 import shutil
 import subprocess
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 ROOT = Path(__file__).resolve().parents[1]
 THREADS = min(4, os.cpu_count() or 1)
@@ -101,3 +106,60 @@ def chromium() -> str:
         reason = "no Chromium on the PATH; install one, or set CONVBIAS_CHROMIUM to where it is"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
     return found
+
+
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    from convbias.explaining import write
+
+    path = tmp_path_factory.mktemp("page") / "explain.html"
+    write(path)
+    return path.as_uri()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    made = browser.new_context(viewport={"width": 1280, "height": 800})
+    made.set_default_timeout(10_000)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext, file: str) -> Iterator[Page]:
+    """The page, opened; it must not complain, nor ask for anything but itself."""
+    opened = context.new_page()
+    complaints: list[str] = []
+    asked: list[str] = []
+    opened.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("request", lambda request: asked.append(request.url))
+    opened.goto(file)
+    yield opened
+    assert complaints == []
+    assert {url.split("#")[0] for url in asked if not url.startswith("data:")} <= {file}
+
+
+@pytest.fixture(scope="module")
+def calculator(browser: Browser, file: str) -> Iterator[Page]:
+    """The page as a calculator: what it computes is asked of it, without looking at the screen."""
+    opened = browser.new_page()
+    opened.goto(file)
+    yield opened
+    opened.close()
