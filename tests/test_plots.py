@@ -369,3 +369,14 @@ def test_wrong_data_of_studies_and_fields_are_told() -> None:
         bias_fields({"a": {"": torch.zeros(0, 6, 6)}})
     array: Any = np.ones((1, 2, 2), np.float32)
     assert images(bias_fields({"a": {"": array}}))[0].images[0].get_array().tolist() == [[1, 1], [1, 1]]
+
+
+def test_bias_layers_are_drawn_alone_and_in_a_model() -> None:
+    layer, x = convbias.Bias(2, (4, 5)), torch.randn(3, 2, 4, 5)
+    torch.nn.init.normal_(layer.get_parameter("bias"))
+    model = torch.nn.Sequential(torch.nn.Conv2d(2, 2, 1), layer)
+    for drawn, title in ((model_fields(layer, x), "the layer"), (model_fields(model, x), "layer 1")):
+        fields = {axes.get_title(): axes.images[0].get_array() for axes in images(drawn)}
+        field = layer.bias_field((4, 5)).detach()
+        np.testing.assert_array_equal(fields[f"{title}\nfilter 1"], field[1].numpy())
+    assert not layer._forward_hooks

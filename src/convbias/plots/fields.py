@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import Module
 
 from ..errors import ShapeError, extra
-from ..nn import Decomposition, decompose
+from ..nn import Bias, Decomposition, decompose
+from ..nn.probe import call_with
 from .files import Picture
 
 with extra("plots"):
@@ -97,20 +98,33 @@ def bias_fields(
 
 
 def model_fields(model: Module, x: object) -> Figure:
-    """The bias fields of a layer's or a model's convolutions, at the sizes that the input ``x`` gives them.
+    """The bias fields of a layer, or of a model's convolutions and ``Bias`` layers, for the input ``x``.
 
-    ``x`` is as for ``decompose``; layers and filters are chosen as by ``bias_fields``, which also draws the
-    field of a ``Bias`` alone: ``bias_fields({"": {"": layer.bias_field(size)}})``.
+    ``x`` is as for ``decompose``; layers and filters are chosen as by ``bias_fields``.
 
-    Raises ShapeError for a model without a convolution that runs.
+    Raises ShapeError for a model without a convolution that runs, but for a ``Bias`` itself.
 
     >>> figure = model_fields(torch.nn.Conv2d(1, 2, 3), torch.randn(1, 1, 8, 8))
     >>> figure.axes[0].get_title().splitlines()
     ['the layer', 'filter 0']
     """
-    return bias_fields(
-        {"": {name: parts.tied + parts.position for name, parts in decompose(model, x).items()}}
-    )
+    found: dict[str, Tensor] = {}
+    names = {layer: name for name, layer in model.named_modules() if isinstance(layer, Bias)}
+
+    def seen(layer: Any, _: object, output: Tensor) -> None:
+        found[names[layer]] = layer.bias_field(output.shape[-layer.dims :])
+
+    hooks = [layer.register_forward_hook(seen) for layer in names]
+    try:
+        if isinstance(model, Bias):
+            call_with(model, x)
+        else:
+            parts = decompose(model, x)
+            found |= {name: of.tied + of.position for name, of in parts.items()}
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return bias_fields({"": found})
 
 
 def part_maps(parts: Mapping[str, Decomposition], image: int = 0) -> Figure:
