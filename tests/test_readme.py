@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+import convbias.study
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 PAGES = ["README.md", *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md"))]
@@ -54,3 +56,10 @@ def test_the_make_commands_of_readme_exist() -> None:
     named = {name for _, code in blocks("sh") for name in re.findall(r"^make ([\w-]+)", code, re.MULTILINE)}
     targets = re.findall(r"^([\w-]+):.*##", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
     assert {"study", "test"} <= named <= set(targets)
+
+
+def test_every_name_is_documented() -> None:
+    page = (ROOT / "docs" / "names.md").read_text("utf-8")
+    for module in (convbias, convbias.study):
+        for name in module.__all__:
+            assert f":: {module.__name__}.{name}\n" in page, name

@@ -45,7 +45,7 @@ class Job:
 class Trial:
     """One network trained: its error on the test split at ``epoch``, the one with the least validation error.
 
-    While tuning it is the validation error. ``fields`` are the bias fields (C, *out) that it learned, by
+    While tuning it is the validation error. ``fields`` are the bias fields ``(C, *out)`` that it learned, by
     layer; ``shares`` what part of each layer's output is data, padding, tied and position, as in
     :func:`convbias.decompose`; ``tallies`` what each test sample adds to the error. ``failure`` says why a
     network has no finite error, and is empty where it has one; ``epoch`` is then how far it came.

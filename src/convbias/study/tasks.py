@@ -74,7 +74,7 @@ class Classification(Task):
 
 @dataclass(frozen=True)
 class Segmentation(Task):
-    """Class scores (N, K, *space) for each place against labels (N, *space), −100 where there is none.
+    """Class scores ``(N, K, *space)`` for each place against labels ``(N, *space)``, −100 where none is.
 
     Cross-entropy, and 100 minus the mean intersection over union in per cent: of each class that is there
     or is predicted, the places where truth and prediction agree, over those where either has it.
