@@ -320,6 +320,7 @@ def test_a_pointer_that_passes_shows_an_output_and_chooses_none(page: Page, file
     box = page.get_by_label("b of filter 0").bounding_box()
     assert box
     page.mouse.move(box["x"] + 30, box["y"] + 8, steps=12)
+    assert page.locator("#formula").inner_text().startswith("y[0, 0, 0] =")
     page.mouse.click(box["x"] + 30, box["y"] + 8)
     assert state(page)["b"][0] != 0.5
     assert page.locator("#formula").inner_text().startswith("y[0, 0, 0] =")
