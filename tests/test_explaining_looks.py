@@ -264,6 +264,8 @@ def test_a_screen_reader_gets_the_formula_and_every_product(page: Page) -> None:
     assert page.evaluate("document.activeElement.ariaLabel") == "1 times 0.5 is 0.5"
     assert page.locator("#product").inner_text() == "1 times 0.5 is 0.5"
     assert "relu of 1 is the output 1." in page.locator("#announce").inner_text()
+    page.get_by_role("button", name="in the middle").click()
+    assert page.locator("#product").inner_text() == "Point at one to read it."
 
 
 def test_what_a_way_means_is_read_without_a_mouse(page: Page) -> None:
@@ -278,6 +280,13 @@ def test_what_a_way_means_is_read_without_a_mouse(page: Page) -> None:
         "adds up to 0, such as edges, shows it at the border alone" in page.locator("#way-says").inner_text()
     )
     assert page.locator("main [title]:not(button)").count() == 0
+    # On a phone it stays in view beside the last of the cards.
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.locator(".way").last.click()
+    assert page.locator("#way-says").inner_text().startswith("per place")
+    box = page.locator("#way-says").bounding_box()
+    assert box
+    assert 0 <= box["y"] < 740
 
 
 def test_a_finger_finds_its_target(page: Page) -> None:

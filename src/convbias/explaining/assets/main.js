@@ -166,6 +166,8 @@ function showGrids(full, shown, terms) {
   panels($("filter"), full.w[f], "grid").forEach((host, c) =>
     editable(host, full.w[f][c], { label: `filter ${f}${mine.length > 1 ? `, channel ${mine[c]}` : ""}`, limit: largest(full.w), edit: writer("filter", full.w, f, c), refuse }),
   );
+  // What was read of one product is not true of the next output's.
+  $("product").textContent = "Point at one to read it.";
   const size = largest(terms.map((term) => (term.inside ? term.weight * term.entry : 0)));
   panels($("window"), mine, "grid").forEach((host, c) => {
     const of = terms.filter((term) => term.channel === mine[c]);
