@@ -13,6 +13,8 @@ OLDEST_TORCH := 2.11.0
 PIP_ARGS ?=
 ARGS ?=
 PYTEST_ARGS ?=
+# How many random cases the own kernels are checked on.
+CASES ?= 500
 
 EXTRAS := study,onnx,docs,dev
 # The stamp knows where the checkout is: an environment does not survive a move unmended.
@@ -54,9 +56,26 @@ define make_venv
 	"$$python" -m venv --clear $(1)
 endef
 
+# $(call need,commands,packages): or else say which of Debian's packages have them.
+define need
+	for command in $(1); do \
+	    if ! command -v $$command >/dev/null; then \
+	        echo "make $@ needs $$command. On Debian or Ubuntu: sudo apt install $(2)" >&2; exit 1; \
+	    fi; \
+	done
+endef
+
+# $(call check_native,folder,words for cmake,what runs programs): the kernels and their check built and run.
+define check_native
+	echo "==> $@"; \
+	cmake -S native -B $(1) -DCONVBIAS_CHECK=ON $(2) >/dev/null; \
+	cmake --build $(1) --parallel 2; \
+	$(3) $(1)/check $(CASES)
+endef
+
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
 .PHONY: study
 study: $(STAMP) ## which bias suits the data? on the built-in example (more words: ARGS='…')
@@ -94,6 +113,25 @@ fuzz: $(STAMP) ## 500 random networks folded (not in CI: some minutes)
 .PHONY: mutants
 mutants: $(STAMP) ## lines of the folding broken one by one: does a test fail? (not in CI: a quarter of an hour)
 	@$(BIN)/python tests/mutants.py
+
+.PHONY: native
+native: ## the own kernels, in build/native, checked for every instruction set (more cases: CASES=5000)
+	@$(call need,cmake,cmake g++)
+	@$(call check_native,build/native,,)
+
+# No ThreadSanitizer: it does not see how gcc's libgomp waits for its threads, and calls the end of every
+# parallel loop a data race.
+.PHONY: sanitize
+sanitize: ## the same check under the address and undefined behaviour sanitizers
+	@$(call need,cmake,cmake g++)
+	@$(call check_native,build/sanitize,\
+	    -DCMAKE_CXX_FLAGS='-g -fsanitize=address -fsanitize=undefined -fno-sanitize-recover=all',)
+
+.PHONY: aarch64
+aarch64: ## the same check on an emulated 64-bit ARM (needs a cross compiler and qemu)
+	@$(call need,cmake aarch64-linux-gnu-g++ qemu-aarch64-static,cmake g++-aarch64-linux-gnu qemu-user-static)
+	@$(call check_native,build/aarch64,-DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+	    -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++,qemu-aarch64-static -L /usr/aarch64-linux-gnu)
 
 .PHONY: format
 format: $(STAMP) ## mend what ruff can mend
