@@ -196,7 +196,8 @@ struct Case {
         story += ", " + std::to_string(terms.size()) + " terms)";
     }
 
-    // Each axis is shared, the term's own or by index; its values lie in any order, now and then with gaps.
+    // Each axis is shared, the term's own or by index; its values lie in any order, now and then with gaps
+    // or one over another.
     void draw(Summand& term) {
         int64_t order[MOST_AXES], stride = 1, last = 0;
         for (int64_t a = 0; a < axes; a++) order[a] = axes - 1 - a;
@@ -207,7 +208,8 @@ struct Case {
             const int64_t own = kind == 1 ? 1 + random.below(sizes[a]) : sizes[a];
             if (kind == 1)
                 for (int64_t j = 0; j < sizes[a]; j++) term.index[a].push_back(uint32_t(random.below(own)));
-            if (random.below(8) == 0) stride *= 2;
+            const int64_t odd = random.below(16);
+            if (odd < 2) stride = odd ? 2 * stride : 1;
             term.strides[a] = stride;
             last += stride * (own - 1);
             stride *= own;
@@ -384,6 +386,9 @@ void check_rounding(int type) {
         // Halfway between neighbours of either short format, as often as anywhere else.
         field.push_back(i % 3 == 0 ? bits : i % 3 == 1 ? (bits & ~0x7fffu) | 0x8000 : (bits & ~0xfffu) | 0x1000);
     }
+    // An infinity stays one, whatever finite number is added: here −1e5.
+    z.push_back(((1u << format.exponent) - 1) << format.mantissa);
+    field.push_back(0xc7c35000);
     over_threads([&](int threads) { return forward_each(random, type, NONE, z, field, threads); },
                  [&](const std::vector<Bits>& found) {
                      for (size_t i = 0; i < z.size(); i++) {
@@ -419,6 +424,27 @@ void check_tails(int activation) {
                  });
 }
 
+// Where sums cancel, what is left is the order in which they were added: that has to be the same too.
+void check_order() {
+    story = "sums that cancel";
+    Random random{};
+    Bits sums;
+    for (int i = 0; i < 20000; i++) {
+        sums.push_back(uint32_t(random.below(80) + 87) << 23 | uint32_t(random.below(1 << 23)));
+        sums.push_back(sums.back() | 0x80000000);
+    }
+    std::shuffle(sums.begin(), sums.end(), random.engine);
+    const int64_t counts[] = {1, 8};
+    over_threads(
+        [&](int threads) {
+            Memory from(random, 4, sums), one(random, 4, counts[0]), eight(random, 4, counts[1]);
+            const Field field{2, {8, 5000}, 2, {{(float*)one.data(), {}, {}}, {(float*)eight.data(), {1}, {}}}};
+            if (!convbias_reduce((const float*)from.data(), &field, counts, threads)) fail("no memory");
+            return std::vector<Bits>{one.bits(), eight.bits()};
+        },
+        [](const std::vector<Bits>&) {});
+}
+
 // A forked process does not wait for its parent's threads.
 void check_fork() {
     story = "fork";
@@ -449,10 +475,11 @@ void check_case(int64_t number) {
 
 int main(int count, char** words) {
     const int64_t cases = count > 1 ? atoll(words[1]) : 1000, first = count > 2 ? atoll(words[2]) : 0;
-    for (int64_t i = first; i < first + cases; i++) check_case(i);
     for (int type = 0; type < TYPES; type++) check_rounding(type);
     for (int activation = 0; activation < ACTIVATIONS; activation++) check_tails(activation);
+    check_order();
     check_fork();
+    for (int64_t i = first; i < first + cases; i++) check_case(i);
     story = "instruction sets";
     if (convbias_use("none")) fail("an unknown one was taken");
     printf("%lld cases,", (long long)cases);
