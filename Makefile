@@ -75,7 +75,7 @@ endef
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
 .PHONY: study
 study: $(STAMP) ## which bias suits the data? on the built-in example (more words: ARGS='…')
@@ -113,6 +113,11 @@ fuzz: $(STAMP) ## 500 random networks folded (not in CI: some minutes)
 .PHONY: mutants
 mutants: $(STAMP) ## lines of the folding broken one by one: does a test fail? (not in CI: a quarter of an hour)
 	@$(BIN)/python tests/mutants.py
+
+.PHONY: mutants-native
+mutants-native: ## lines of the own kernels broken one by one: does their check fail? (not in CI: some minutes)
+	@$(call need,g++,g++)
+	@python3 tests/mutants_native.py
 
 .PHONY: native
 native: ## the own kernels, in build/native, checked for every instruction set (more cases: CASES=5000)

@@ -1,7 +1,7 @@
 // What the library offers to Python: plain C, raw pointers, nothing of torch.
 //
 // An output is a dense array of N samples of P numbers, P = ∏sizes, whatever its layout: `sizes` are its
-// axes in the order in which they lie in memory, the innermost last.
+// axes in the order in which they lie in memory, the innermost last. No size is 0; there may be no samples.
 
 #pragma once
 

@@ -5,11 +5,13 @@ Prints a line for each; exits 1 where one survives, or where the line to break i
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,35 +89,63 @@ MUTANTS = [
 ]
 
 
+# An editable installation's finder stands before PYTHONPATH, in subprocesses too.
+SITE = """import sys
+sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != "ScikitBuildRedirectingFinder"]
+"""
+
+
+def survivors(folder: Path, mutants: list[tuple[str, str, str]], fault: Callable[[], str | None]) -> int:
+    """Break the files in ``folder`` one by one; how many times ``fault`` finds none, or the line is gone."""
+    if (found := fault()) is not None:
+        raise RuntimeError(f"before anything is broken: {found}")
+    survived = 0
+    for name, old, new in mutants:
+        path = folder / name
+        text = path.read_text("utf-8")
+        found, verdict = "", "GONE"
+        if old in text:
+            path.write_text(text.replace(old, new, 1), "utf-8")
+            found = fault()
+            verdict = "SURVIVED" if found is None else "killed"
+            path.write_text(text, "utf-8")
+        survived += verdict != "killed"
+        print(f"{verdict:9} {name}: {old.strip()!r} → {new.strip()!r}  {found or ''}", flush=True)
+    return survived
+
+
+def environment(copy: Path) -> dict[str, str]:
+    """What makes Python import the copy, with the library that is built; RuntimeError where it does not."""
+    (copy / "src" / "sitecustomize.py").write_text(SITE, "utf-8")
+    variables = {**os.environ, "PYTHONPATH": str(copy / "src")}
+    spec = importlib.util.find_spec("convbias.ops")
+    for place in (spec and spec.submodule_search_locations) or ():
+        if (Path(place) / "libconvbias.so").is_file():
+            variables["CONVBIAS_LIBRARY"] = str(Path(place) / "libconvbias.so")
+    words = [sys.executable, "-c", "import convbias; print(convbias.__file__)"]
+    told = subprocess.run(words, cwd=copy, env=variables, stdout=subprocess.PIPE, text=True, check=True)
+    if not Path(told.stdout.strip()).is_relative_to(copy):
+        raise RuntimeError(f"{told.stdout.strip()} would be tested, not the copy in {copy}")
+    return variables
+
+
 def main() -> int:
     """Try them all, in a copy of the checkout."""
-    survived = 0
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "convbias"
-        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv*", ".git", ".hypothesis", "*cache*"))
+        copy = Path(folder).resolve() / "convbias"
+        shutil.copytree(
+            ROOT, copy, ignore=shutil.ignore_patterns(".venv*", ".git", ".hypothesis", "*cache*", "build")
+        )
         words = [sys.executable, "-m", "pytest", "-q", "-x", *(f"tests/test_{name}.py" for name in TESTS)]
-        environment = {**os.environ, "PYTHONPATH": str(copy / "src")}
-        for name, old, new in MUTANTS:
-            path = copy / "src" / "convbias" / name
-            text = path.read_text("utf-8")
-            if text.count(old) < 1:
-                print(f"GONE      {name}: {old.strip()!r}", flush=True)
-                survived += 1
-                continue
-            path.write_text(text.replace(old, new, 1), "utf-8")
-            ran = subprocess.run(
-                words, cwd=copy, env=environment, capture_output=True, text=True, check=False
-            )
-            failed = next(
-                (line for line in ran.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))), ""
-            )
-            survived += ran.returncode != 1
-            print(
-                f"{'killed   ' if ran.returncode == 1 else 'SURVIVED '} {name}: {old.strip()!r}  {failed}",
-                flush=True,
-            )
-            path.write_text(text, "utf-8")
-    return int(survived > 0)
+        variables = environment(copy)
+
+        def fault() -> str | None:
+            ran = subprocess.run(words, cwd=copy, env=variables, capture_output=True, text=True, check=False)
+            lines = ran.stdout.splitlines()
+            failed = next((line for line in lines if line.startswith(("FAILED", "ERROR"))), "")
+            return failed if ran.returncode == 1 else None
+
+        return int(survivors(copy / "src" / "convbias", MUTANTS, fault) > 0)
 
 
 if __name__ == "__main__":
