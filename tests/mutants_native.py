@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mutants import ROOT, survivors
 
-CASES = 150
+CASES = 300
 # One instruction set, not optimised: quick to compile, and every line is in it.
 COMPILER = [
     *("g++", "-std=gnu++17", "-O0", "-g", "-fopenmp", "-fsanitize=address"),
