@@ -135,8 +135,8 @@ sanitize: ## the same check under the address and undefined behaviour sanitizers
 .PHONY: aarch64
 aarch64: ## the same check on an emulated 64-bit ARM (needs a cross compiler and qemu)
 	@$(call need,cmake aarch64-linux-gnu-g++ qemu-aarch64-static,cmake g++-aarch64-linux-gnu qemu-user-static)
-	@$(call check_native,build/aarch64,-DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
-	    -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++,qemu-aarch64-static -L /usr/aarch64-linux-gnu)
+	@$(call check_native,build/aarch64,-DCMAKE_TOOLCHAIN_FILE=aarch64.cmake,\
+	    qemu-aarch64-static -L /usr/aarch64-linux-gnu)
 
 .PHONY: format
 format: $(STAMP) ## mend what ruff can mend
