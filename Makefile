@@ -22,6 +22,8 @@ HERE := $(shell pwd | cksum | cut -d ' ' -f 1)
 STAMP := $(VENV)/.installed-$(HERE)
 OLDEST_STAMP := $(OLDEST_VENV)/.installed-$(HERE)
 BIN := $(VENV)/bin
+# What the own kernels are built from.
+NATIVE := $(filter-out native/check.cpp native/fit.py native/aarch64.cmake,$(wildcard native/*))
 
 # pyright's own node and its bundled sources: no look-up and no download when it runs.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
@@ -157,7 +159,7 @@ clean: ## remove the environments, caches and built packages
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment whose Python has gone or is too old is made anew; any other is brought up to date.
-$(STAMP): pyproject.toml constraints.txt $(wildcard native/*)
+$(STAMP): pyproject.toml constraints.txt $(NATIVE)
 	@if ! $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	    || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 	    $(call make_venv,$(VENV)); \
@@ -169,7 +171,7 @@ $(STAMP): pyproject.toml constraints.txt $(wildcard native/*)
 	@echo "==> $(VENV) is ready: $$($(BIN)/python -V), torch $$($(BIN)/python -c \
 	    'from importlib.metadata import version; print(version("torch"))')"
 
-$(OLDEST_STAMP): pyproject.toml constraints.txt $(wildcard native/*)
+$(OLDEST_STAMP): pyproject.toml constraints.txt $(NATIVE)
 	@$(call make_venv,$(OLDEST_VENV))
 	@echo "==> installing torch $(OLDEST_TORCH) and the tools into $(OLDEST_VENV): some minutes"
 	@sed 's/^torch==.*/torch==$(OLDEST_TORCH)/' constraints.txt > $(OLDEST_VENV)/constraints.txt
