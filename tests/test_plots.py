@@ -97,11 +97,6 @@ def test_a_learning_curve_is_the_mean_over_seeds_in_its_range() -> None:
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "RMSE in K, validation")
     with pytest.raises(ShapeError, match="has no curve; a validation split is needed"):
         learning_curves({"tied": [()]}, "RMSE")
-    markers = [
-        [line.get_marker() for line in learning_curves({"tied": of}, "RMSE").axes[0].lines]
-        for of in ([(3.0,)], [(3.0, 1.0)])
-    ]
-    assert markers == [["o"], [""]]
 
 
 def test_a_map_is_on_its_coordinates() -> None:

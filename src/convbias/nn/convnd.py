@@ -143,8 +143,9 @@ class ConvNd(Biased):
     def _run(self, input: Tensor, geometry: Geometry) -> Tensor:
         # Each tensor is read once: a parametrisation computes it anew each time.
         weight, bias, spelling, packed = self.weight, self._bias_arguments(), self._spelling, None
-        keeping = self._computed or input.numel() >= SMALL or weight.numel() >= SMALL
-        if keeping and may_write((input, weight, *bias)):
+        # Of small calls the rest takes longer than what is kept saves.
+        large = self._computed or (type(input) is Tensor and max(input.numel(), weight.numel()) >= SMALL)
+        if large and may_write((input, weight, *bias)):
             check_input(input, weight, geometry, self.groups)
             if self._computed:
                 bias, spelling = self._written_out(input, bias, geometry)
