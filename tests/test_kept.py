@@ -97,13 +97,14 @@ def test_a_changed_weight_is_packed_anew(change: str) -> None:
     with torch.no_grad():
         for _ in range(2):
             torch.testing.assert_close(made(x), torch.conv2d(x, made.weight), rtol=1e-4, atol=1e-4)
-        assert made._packed is not None
+        assert made._prepared is not None
+        assert made._prepared.value.packed is not None
         before = made(x)
         WEIGHT_CHANGES[change](made)
         assert not torch.allclose(made(x), before)
         torch.testing.assert_close(made(x), torch.conv2d(x, made.weight), rtol=1e-4, atol=1e-4)
         other = copy.deepcopy(made)
-        assert other._packed is None
+        assert other._prepared is None
         torch.testing.assert_close(other(x), made(x), rtol=1e-4, atol=1e-4)
 
 

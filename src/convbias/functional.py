@@ -227,15 +227,14 @@ def call(
     geometry: Geometry,
     groups: int,
     activation: str,
-    packed: Tensor | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
     """The op, for arguments that have been checked."""
     if out is not None:
-        return run_into(Call(input, weight, bias, tying, geometry, groups, activation, packed), out)
+        return run_into(Call(input, weight, bias, tying, geometry, groups, activation), out)
     if not torch.compiler.is_compiling():
         # The op's body: what runs at once needs no way through the dispatcher, which takes its time.
-        return run(Call(input, weight, bias, tying, geometry, groups, activation, packed))
+        return run(Call(input, weight, bias, tying, geometry, groups, activation))
     return _OP(
         input,
         weight,

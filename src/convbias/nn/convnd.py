@@ -15,9 +15,10 @@ from torch.nn import Parameter, init
 from ..errors import ShapeError
 from ..functional import call, check_input
 from ..geometry import Geometry, Site, per_axis
+from ..ops import route
 from ..ops.activations import check_activation
-from ..ops.call import BY_LABEL, field_of
-from ..ops.choice import SMALL
+from ..ops.call import BY_LABEL, Call, field_of
+from ..ops.choice import SMALL, chosen
 from ..ops.convolve import pack, worth_packing
 from ..ops.route import may_write
 from ..tying import NoBias, Tying
@@ -65,8 +66,7 @@ class ConvNd(Biased):
         self.activation = activation
         check_activation(activation)
         self._geometry_key: tuple[object, ...] = ()
-        self._field: Kept[Tensor] | None = None
-        self._packed: Kept[Tensor] | None = None
+        self._prepared: Kept[Call] | None = None
         self.geometry()
         # torch.nn reads a truth value: None, 0, 1 and numpy's bools are given too.
         self._set_tying(bool(bias) if bias in (None, 0, 1) else bias, output_size, self.dims)
@@ -142,46 +142,46 @@ class ConvNd(Biased):
 
     def _run(self, input: Tensor, geometry: Geometry) -> Tensor:
         # Each tensor is read once: a parametrisation computes it anew each time.
-        weight, bias, spelling, packed = self.weight, self._bias_arguments(), self._spelling, None
+        weight, bias = self.weight, self._bias_arguments()
         # Of small calls the rest takes longer than what is kept saves.
         large = self._computed or (type(input) is Tensor and max(input.numel(), weight.numel()) >= SMALL)
         if large and may_write((input, weight, *bias)):
-            check_input(input, weight, geometry, self.groups)
-            if self._computed:
-                bias, spelling = self._written_out(input, bias, geometry)
-            packed = self._packed_weight(input, weight, geometry)
+            key = (input.shape, input.stride(), input.dtype, geometry, self.activation, chosen())
+            compute = partial(self._prepare, input, weight, bias, geometry)
+            prepared = keep(self._prepared, compute, [weight, *bias], key)
+            if prepared is not self._prepared:  # to set an attribute of a module takes its time
+                self._prepared = prepared
+            if prepared is not None:
+                return route.run(prepared.value._replace(input=input))
         return run(
-            *(input, weight, bias, spelling, geometry, self.groups, self.activation or "", self.output_size),
-            packed,
+            *(input, weight, bias, self._spelling, geometry, self.groups, self.activation or ""),
+            self.output_size,
         )
 
-    def _written_out(self, input: Tensor, bias: list[Tensor], geometry: Geometry) -> tuple[list[Tensor], str]:
-        """The bias field, from the last call where it is still the same, as an untied bias."""
-        size = tuple(input.shape[-self.dims :])
-        site = Site.of(self.out_channels, geometry, size)
-        self._field = keep(self._field, lambda: field_of(bias, self._spelling, site), bias, size)
-        return (bias, self._spelling) if self._field is None else ([self._field.value], "untied")
-
-    def _packed_weight(self, input: Tensor, weight: Tensor, geometry: Geometry) -> Tensor | None:
-        """The weight as a kernel wants it, where that is worth its memory."""
-        if not worth_packing(input, weight, geometry):
-            return None
-        compute = partial(pack, input, weight, geometry, self.groups)
-        self._packed = keep(self._packed, compute, [weight], [*input.shape, *input.stride()])
-        return None if self._packed is None else self._packed.value
+    def _prepare(self, input: Tensor, weight: Tensor, bias: Sequence[Tensor], geometry: Geometry) -> Call:
+        """The call, with what can be kept for the next one: the field written out, the weight packed."""
+        check(input, weight, geometry, self.groups, self.output_size)
+        spelling, packed = self._spelling, None
+        if self._computed:
+            site = Site.of(self.out_channels, geometry, input.shape[-self.dims :])
+            bias, spelling = [field_of(bias, spelling, site)], "untied"
+        if worth_packing(input, weight, geometry):
+            packed = pack(input, weight, geometry, self.groups)
+        # The input is another one at the next call.
+        return Call(weight, weight, bias, spelling, geometry, self.groups, self.activation or "", packed)
 
     def repack(self) -> None:
         """Forget what was computed from the parameters.
 
         Where no gradient is recorded, the field of a tying such as tap is computed once, and again when a
-        parameter changes; so is a large weight's order of numbers that oneDNN wants. Call this after a change
-        that torch does not count: a write to ``.data``.
+        parameter changes; so is a weight's order of numbers that oneDNN wants. Call this after a change that
+        torch does not count: a write to ``.data``.
         """
-        self._field = self._packed = None
+        self._prepared = None
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies and files do without what can be computed again.
-        return {**self.__dict__, "_field": None, "_packed": None}
+        return {**self.__dict__, "_prepared": None}
 
     def extra_repr(self) -> str:
         parts = [f"{self.in_channels}, {self.out_channels}"]
@@ -218,20 +218,27 @@ def run(
     groups: int,
     activation: str,
     output_size: tuple[int, ...] | None,
-    packed: Tensor | None,
 ) -> Tensor:
     """The op, for an input that has not been checked and a bias that is for ``output_size``, or for any."""
+    check(input, weight, geometry, groups, output_size)
+    return call(input, weight, bias, tying, geometry, groups, activation)
+
+
+def check(
+    input: Tensor, weight: Tensor, geometry: Geometry, groups: int, output_size: tuple[int, ...] | None
+) -> None:
+    """Raise ShapeError for an input that the convolution cannot take, or that the bias is not for."""
     check_input(input, weight, geometry, groups)
-    if output_size is not None:
-        found = geometry.output_size(input.shape[-geometry.dims :])
-        if found != output_size:
-            raise ShapeError(
-                "input",
-                list(input.shape),
-                f"gives an output of {found}, but the bias of this layer is for {output_size}; "
-                f"resize_({found}) interpolates it, and a tap or grid bias follows the image",
-            )
-    return call(input, weight, bias, tying, geometry, groups, activation, packed)
+    if output_size is None:
+        return
+    found = geometry.output_size(input.shape[-geometry.dims :])
+    if found != output_size:
+        raise ShapeError(
+            "input",
+            list(input.shape),
+            f"gives an output of {found}, but the bias of this layer is for {output_size}; "
+            f"resize_({found}) interpolates it, and a tap or grid bias follows the image",
+        )
 
 
 def check_channels(in_channels: int, out_channels: int, groups: int) -> None:

@@ -23,24 +23,23 @@ class Kept(Generic[T]):
     value: T
     tensors: tuple[Tensor, ...]
     states: tuple[tuple[int, int, int], ...]
-    key: tuple[int, ...]
+    key: tuple[object, ...]
 
     @classmethod
-    def of(cls, value: T, tensors: Sequence[Tensor], key: Sequence[int]) -> Kept[T]:
-        return cls(value, tuple(tensors), tuple(map(_state, tensors)), tuple(key))
+    def of(cls, value: T, tensors: Sequence[Tensor], key: tuple[object, ...]) -> Kept[T]:
+        return cls(value, tuple(tensors), tuple(map(_state, tensors)), key)
 
-    def holds(self, tensors: Sequence[Tensor], key: Sequence[int]) -> bool:
+    def holds(self, tensors: Sequence[Tensor], key: tuple[object, ...]) -> bool:
         """Whether the value is that of ``tensors``, as they are now, for images such as ``key`` tells."""
         return (
-            self.key == tuple(key)
-            and len(self.tensors) == len(tensors)
-            and all(mine is given for mine, given in zip(self.tensors, tensors, strict=True))
+            self.key == key
+            and list(map(id, self.tensors)) == list(map(id, tensors))
             and self.states == tuple(map(_state, tensors))
         )
 
 
 def keep(
-    kept: Kept[T] | None, compute: Callable[[], T], tensors: Sequence[Tensor], key: Sequence[int]
+    kept: Kept[T] | None, compute: Callable[[], T], tensors: Sequence[Tensor], key: tuple[object, ...]
 ) -> Kept[T] | None:
     """``kept`` where it still holds, else what ``compute`` gives now; None where torch counts no changes."""
     if any(tensor.is_inference() for tensor in tensors):

@@ -54,17 +54,16 @@ def fused(call: Call) -> Tensor:
 
 def fused_refusal(call: Call) -> str | None:
     """Why oneDNN does not add the field and the activation of ``call`` while it convolves, or None."""
-    if call.tying != "untied" or call.activation not in ("", "relu"):
-        return "it takes an untied field and relu"
-    if len(call.input) != 1 or call.geometry.dims != 2 or call.input.dim() != 4:
-        return "it takes images one by one"
     if call.input.numel() < SMALL:
         return "the image is small"
-    field = call.bias[0][None]
-    if not (_is_channels_last(call.input) and _is_channels_last(field)):
-        return "input and field do not both lie in channels_last"
-    if tuple(field.shape[1:]) != call.site.field_shape:
+    if call.tying != "untied" or call.activation not in ("", "relu"):
+        return "it takes an untied field and relu"
+    if call.geometry.dims != 2 or call.input.dim() != 4 or call.input.shape[0] != 1:
+        return "it takes images one by one"
+    if 1 in call.bias[0].shape:
         return "the field shares an axis"
+    if not (_is_channels_last(call.input) and _is_channels_last(call.bias[0][None])):
+        return "input and field do not both lie in channels_last"
     return _not_now(call)
 
 
