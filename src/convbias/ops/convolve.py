@@ -20,8 +20,7 @@ from .choice import SMALL, chosen
 
 def convolve(call: Call) -> Tensor:
     """The convolution of ``call`` by oneDNN's own operator, which must not have refused it."""
-    weight = call.weight if call.packed is None else call.packed
-    return _as_torchs(call, _onednn(call, weight))
+    return _as_torchs(call, _onednn(call))
 
 
 def refusal(call: Call) -> str | None:
@@ -33,23 +32,9 @@ def refusal(call: Call) -> str | None:
 
 def fused(call: Call) -> Tensor:
     """Convolution, field and activation in one go, which must not have been refused."""
-    geometry, weight = call.geometry, call.weight if call.packed is None else call.packed
-    input, padding = geometry.padded(call.input)
-    return torch.ops.mkldnn._convolution_pointwise.binary(
-        input,
-        call.bias[0][None],
-        weight,
-        None,
-        padding,
-        geometry.stride,
-        geometry.dilation,
-        call.groups,
-        "add",
-        1.0,
-        call.activation or None,
-        [],
-        "",
-    )
+    input, where = _input_and_where(call)
+    binary = torch.ops.mkldnn._convolution_pointwise.binary
+    return binary(input, call.bias[0][None], _weight(call), None, *where, *_adding(call))
 
 
 def fused_refusal(call: Call) -> str | None:
@@ -69,24 +54,9 @@ def fused_refusal(call: Call) -> str | None:
 
 def add_into(call: Call, out: Tensor) -> None:
     """Add the convolution of ``call`` to ``out``, and apply relu where it asks for that."""
-    geometry = call.geometry
-    input, padding = geometry.padded(call.input)
-    unary = call.activation if call.activation == "relu" else None
-    torch.ops.mkldnn._convolution_pointwise_.binary(
-        out,
-        input,
-        call.weight,
-        None,
-        padding,
-        geometry.stride,
-        geometry.dilation,
-        call.groups,
-        "add",
-        1.0,
-        unary,
-        [],
-        "",
-    )
+    input, where = _input_and_where(call)
+    binary = torch.ops.mkldnn._convolution_pointwise_.binary
+    binary(out, input, _weight(call), None, *where, *_adding(call))
 
 
 def into_refusal(call: Call, out: Tensor) -> str | None:
@@ -152,12 +122,24 @@ def pack(input: Tensor, weight: Tensor, geometry: Geometry, groups: int) -> Tens
     return reorder(weight.detach(), padding, geometry.stride, geometry.dilation, groups, list(given.shape))
 
 
-def _onednn(call: Call, weight: Tensor) -> Tensor:
-    geometry = call.geometry
-    input, padding = geometry.padded(call.input)
-    return torch.ops.mkldnn._convolution_pointwise(
-        input, weight, call.tied, padding, geometry.stride, geometry.dilation, call.groups, "none", [], ""
-    )
+def _onednn(call: Call) -> Tensor:
+    input, where = _input_and_where(call)
+    return torch.ops.mkldnn._convolution_pointwise(input, _weight(call), call.tied, *where, "none", [], "")
+
+
+def _weight(call: Call) -> Tensor:
+    return call.weight if call.packed is None else call.packed
+
+
+def _input_and_where(call: Call) -> tuple[Tensor, tuple[object, ...]]:
+    """The input as oneDNN's operators take it, and padding, stride, dilation and groups in their order."""
+    input, padding = call.geometry.padded(call.input)
+    return input, (padding, call.geometry.stride, call.geometry.dilation, call.groups)
+
+
+def _adding(call: Call) -> tuple[object, ...]:
+    """What those that add take last: the addition, its factor, and relu where it follows."""
+    return "add", 1.0, "relu" if call.activation == "relu" else None, [], ""
 
 
 @functools.cache
@@ -168,8 +150,9 @@ def missing() -> str | None:
             x, geometry = torch.ones(1, 2, *sides).cumsum(-1), Geometry.of(len(sides), 3, padding=1)
             w = torch.ones(3, 2, *geometry.kernel_size).cumsum(-1).cumsum(0)
             call = Call(x, w, [], "none", geometry, 1, "")
-            weights = [w, pack(x, w, geometry, 1)] if len(sides) == 2 else [w]
-            if any(not torch.allclose(_onednn(call, weight), run(x, w, None, 1, 1)) for weight in weights):
+            packed = [None, pack(x, w, geometry, 1)] if len(sides) == 2 else [None]
+            wanted = run(x, w, None, 1, 1)
+            if any(not torch.allclose(_onednn(call._replace(packed=p)), wanted) for p in packed):
                 return "torch's private oneDNN operators give other numbers in this version"
     except (AttributeError, RuntimeError, TypeError, NotImplementedError) as error:
         return f"this torch lacks the private oneDNN operators: {str(error).splitlines()[0]}"
