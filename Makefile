@@ -23,7 +23,7 @@ STAMP := $(VENV)/.installed-$(HERE)
 OLDEST_STAMP := $(OLDEST_VENV)/.installed-$(HERE)
 BIN := $(VENV)/bin
 # What the own kernels are built from.
-NATIVE := $(filter-out native/check.cpp native/fit.py native/aarch64.cmake,$(wildcard native/*))
+NATIVE := $(filter-out $(wildcard native/check*) native/fit.py native/aarch64.cmake,$(wildcard native/*))
 
 # pyright's own node and its bundled sources: no look-up and no download when it runs.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1

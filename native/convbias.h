@@ -32,6 +32,23 @@ enum Type : int { FLOAT32, BFLOAT16, FLOAT16, TYPES };
 
 enum Activation : int { NONE, RELU, LEAKY_RELU, SIGMOID, TANH, GELU, GELU_TANH, SILU, HARDSWISH, ACTIVATIONS };
 
+// A convolution of images in channels_last, with zeros beyond their borders: C channels into K filters, which
+// with groups (depthwise) are as many.
+struct Convolution {
+    int64_t samples, channels, filters;
+    int64_t size[2], out[2], kernel[2], stride[2], dilation[2], before[2];
+};
+
+// Weights anywhere in memory: of filter k, channel c and tap (i, j) at k, c, i and j times the strides.
+// Rotated ones are read with the taps turned round, as the gradient of the input wants them.
+struct Weights {
+    const float* values;
+    int64_t filter, channel, tap[2];
+    int rotated;
+};
+
+enum Way : int { WINOGRAD, DIRECT, DEPTHWISE, WAYS };
+
 // y = act(z + field), in float32 arithmetic. Without `y` it is written over z; with it, z becomes z + field,
 // which the derivative of some activations needs.
 void convbias_forward(int type, int activation, void* z, void* y, int64_t samples, const Field* field,
@@ -45,6 +62,19 @@ void convbias_backward(int type, int activation, const void* saved, const void* 
 // The gradient of each term's values from that of the whole field: values[…] = Σ of sums over the places that
 // share them. `counts` says how many values each term has. 0 where there is no memory for it.
 int convbias_reduce(const float* sums, const Field* field, const int64_t* counts, int threads);
+
+// What each way of convolving makes of the weights, once, for all calls: its numbers depend on the shapes of the
+// kernel alone, and on the instruction set.
+int64_t convbias_packed_size(int way, const Convolution* convolution);
+void convbias_pack(int way, const Convolution* convolution, const Weights* weights, float* packed, int threads);
+
+// y = act(x ∗ weights + field), float32. A field may have no terms. 0 where there is no memory for it.
+int convbias_convolve(int way, int activation, const Convolution* convolution, const float* x, const float* packed,
+                      float* y, const Field* field, int threads);
+
+// The gradient of a depthwise convolution's weights, [tap][channel]. 0 where there is no memory for it, or no
+// kernel: it is for 3, 5, 7 and 9 taps along a row, stride 1 or 2 and no dilation along it.
+int convbias_depthwise_weights(const Convolution* convolution, const float* x, const float* gy, float* gw, int threads);
 
 // The instruction set in use; convbias_use changes it and answers 0 where this machine or build lacks it.
 const char* convbias_instructions();

@@ -13,6 +13,8 @@ struct Instructions {
     bool (*present)();
     Kernel (*kernel)(int, int);
     bool (*reduce_term)(const float*, const Field&, int64_t, int64_t, int);
+    const Method* ways[WAYS];
+    bool (*depthwise_weights)(const Convolution&, const float*, const float*, float*, int);
 };
 
 const Instructions ALL[] = {
@@ -22,11 +24,12 @@ const Instructions ALL[] = {
          return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
      },
-     avx512::kernel, avx512::reduce_term},
+     avx512::kernel, avx512::reduce_term, {&avx512::winograd, &avx512::direct, &avx512::depthwise}, avx512::depthwise_weights},
     {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, avx2::kernel,
-     avx2::reduce_term},
+     avx2::reduce_term,
+     {&avx2::winograd, &avx2::direct, &avx2::depthwise}, avx2::depthwise_weights},
 #endif
-    {"plain", [] { return true; }, plain::kernel, plain::reduce_term},
+    {"plain", [] { return true; }, plain::kernel, plain::reduce_term, {&plain::winograd, &plain::direct, &plain::depthwise}, plain::depthwise_weights},
 };
 
 const Instructions* widest() {
@@ -61,6 +64,23 @@ int convbias_reduce(const float* sums, const Field* field, const int64_t* counts
     for (int64_t term = 0; term < field->terms; term++)
         if (!chosen->reduce_term(sums, *field, term, counts[term], usable(threads))) return 0;
     return 1;
+}
+
+int64_t convbias_packed_size(int way, const Convolution* convolution) {
+    return chosen->ways[way]->packed_size(*convolution);
+}
+
+void convbias_pack(int way, const Convolution* convolution, const Weights* weights, float* packed, int threads) {
+    chosen->ways[way]->pack(*convolution, *weights, packed, usable(threads));
+}
+
+int convbias_convolve(int way, int activation, const Convolution* convolution, const float* x, const float* packed,
+                      float* y, const Field* field, int threads) {
+    return chosen->ways[way]->convolve(*convolution, x, packed, y, *field, activation, usable(threads));
+}
+
+int convbias_depthwise_weights(const Convolution* convolution, const float* x, const float* gy, float* gw, int threads) {
+    return chosen->depthwise_weights(*convolution, x, gy, gw, usable(threads));
 }
 
 const char* convbias_instructions() { return chosen->name; }

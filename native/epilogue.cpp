@@ -5,118 +5,17 @@
 #include <stdlib.h>
 
 #include "activations.h"
-#include "convbias.h"
+#include "field.h"
 #include "kernels.h"
-#include "numbers.h"
 
 namespace CONVBIAS_INSTRUCTIONS {
 namespace {
 
-int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
 // Numbers of a sample that are worked on at a time: few enough to stay in the first cache with all that is
 // read and written beside them, and the same for any number of threads, so that sums are the same too.
-constexpr int64_t FORWARD_BLOCK = 4096;
 constexpr int64_t BACKWARD_BLOCK = 1024;
 // What is worth a second thread.
 constexpr int64_t GRAIN = 32768;
-
-int64_t places_of(const Field& field) {
-    int64_t places = 1;
-    for (int64_t a = 0; a < field.axes; a++) places *= field.sizes[a];
-    return places;
-}
-
-bool joined(const Term& term, int64_t a, int64_t next_size) {
-    return !term.index[a] && !term.index[a + 1] && term.strides[a] == term.strides[a + 1] * next_size;
-}
-
-// The same field with as few axes as can be: neighbours that every term reads as one are one.
-Field collapsed(Field field) {
-    for (int64_t a = field.axes - 2; a >= 0; a--) {
-        bool all = true;
-        for (int64_t t = 0; t < field.terms; t++) all = all && joined(field.term[t], a, field.sizes[a + 1]);
-        if (!all) continue;
-        field.sizes[a] *= field.sizes[a + 1];
-        field.axes--;
-        for (int64_t t = 0; t < field.terms; t++) field.term[t].strides[a] = field.term[t].strides[a + 1];
-        for (int64_t b = a + 1; b < field.axes; b++) {
-            field.sizes[b] = field.sizes[b + 1];
-            for (int64_t t = 0; t < field.terms; t++) {
-                field.term[t].strides[b] = field.term[t].strides[b + 1];
-                field.term[t].index[b] = field.term[t].index[b + 1];
-            }
-        }
-        // What was at a + 1 is at a now, and keeps its index, which is missing there.
-    }
-    return field;
-}
-
-// Part of a line along the innermost axis: what one term has from `first` on, as `count` numbers.
-struct Line {
-    float* values;
-    int64_t stride, first, count;
-    const int32_t* index;
-};
-
-Line line_of(const Field& field, const Term& term, int64_t begin, int64_t count) {
-    const int64_t inner = field.axes - 1;
-    int64_t rest = begin / field.sizes[inner], offset = 0;
-    for (int64_t a = inner - 1; a >= 0; a--) {
-        const int64_t i = rest % field.sizes[a];
-        rest /= field.sizes[a];
-        offset += term.strides[a] * (term.index[a] ? term.index[a][i] : i);
-    }
-    return {term.values + offset, term.strides[inner], begin % field.sizes[inner], count, term.index[inner]};
-}
-
-void add_line(const Line& line, float* to) {
-    const float* values = line.values;
-    if (line.index) {
-        const int32_t* index = line.index + line.first;
-        for (int64_t i = 0; i < line.count; i++) to[i] += values[line.stride * index[i]];
-    } else if (line.stride == 0) {
-        const float shared = *values;
-#pragma omp simd
-        for (int64_t i = 0; i < line.count; i++) to[i] += shared;
-    } else if (line.stride == 1) {
-        values += line.first;
-#pragma omp simd
-        for (int64_t i = 0; i < line.count; i++) to[i] += values[i];
-    } else {
-        values += line.first * line.stride;
-        for (int64_t i = 0; i < line.count; i++) to[i] += values[i * line.stride];
-    }
-}
-
-// The field's numbers from place `begin` on: where they lie, or else written out to `room`.
-const float* read_field(const Field& field, int64_t begin, int64_t count, float* room) {
-    const Term& first = field.term[0];
-    if (field.terms == 1 && field.axes == 1 && first.strides[0] == 1 && !first.index[0]) return first.values + begin;
-    for (int64_t i = 0; i < count; i++) room[i] = 0;
-    const int64_t inner = field.sizes[field.axes - 1];
-    for (int64_t done = 0; done < count;) {
-        const int64_t run = least(inner - (begin + done) % inner, count - done);
-        for (int64_t t = 0; t < field.terms; t++) add_line(line_of(field, field.term[t], begin + done, run), room + done);
-        done += run;
-    }
-    return room;
-}
-
-template <class Number, int activation>
-void add_and_activate(Number* z, Number* y, const float* field, int64_t count) {
-    if (y) {
-#pragma omp simd
-        for (int64_t i = 0; i < count; i++) {
-            const float sum = read(z[i]) + field[i];
-            write(z + i, sum);
-            write(y + i, activate<activation>(sum));
-        }
-    } else {
-#pragma omp simd
-        for (int64_t i = 0; i < count; i++) write(z + i, activate<activation>(read(z[i]) + field[i]));
-    }
-}
 
 template <class Number, int activation>
 void forward(void* z, void* y, int64_t samples, const Field& given, int threads) {
@@ -210,6 +109,11 @@ constexpr Kernel kernel_of() {
     return {forward<Number, activation>, backward<Number, activation>};
 }
 
+template <int activation>
+void finish(float* z, const float* field, int64_t count) {
+    add_and_activate<float, activation>(z, nullptr, field, count);
+}
+
 template <class Number>
 struct Kernels {
     static constexpr Kernel all[ACTIVATIONS] = {
@@ -227,6 +131,13 @@ Kernel kernel(int type, int activation) {
         case FLOAT16: return Kernels<Float16>::all[activation];
         default: return Kernels<float>::all[activation];
     }
+}
+
+Finish* finish_of(int activation) {
+    static constexpr Finish* all[ACTIVATIONS] = {
+        finish<NONE>, finish<RELU>,      finish<LEAKY_RELU>, finish<SIGMOID>,  finish<TANH>,
+        finish<GELU>, finish<GELU_TANH>, finish<SILU>,       finish<HARDSWISH>};
+    return all[activation];
 }
 
 bool reduce_term(const float* sums, const Field& given, int64_t term, int64_t values, int threads) {

@@ -10,10 +10,24 @@ struct Kernel {
                      int threads);
 };
 
+// One way to convolve. `packed_size` is how many numbers its form of the weights has.
+struct Method {
+    int64_t (*packed_size)(const Convolution& c);
+    void (*pack)(const Convolution& c, const Weights& weights, float* packed, int threads);
+    bool (*convolve)(const Convolution& c, const float* x, const float* packed, float* y, const Field& field,
+                     int activation, int threads);
+};
+
+// z becomes act(z + field).
+typedef void Finish(float* z, const float* field, int64_t count);
+
 #define CONVBIAS_DECLARE(instructions)                                                                          \
     namespace instructions {                                                                                    \
     Kernel kernel(int type, int activation);                                                                    \
     bool reduce_term(const float* sums, const Field& field, int64_t term, int64_t values, int threads);          \
+    Finish* finish_of(int activation);                                                                          \
+    bool depthwise_weights(const Convolution& c, const float* x, const float* gy, float* gw, int threads);      \
+    extern const Method winograd, direct, depthwise;                                                            \
     }
 
 CONVBIAS_DECLARE(plain)

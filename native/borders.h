@@ -1,0 +1,36 @@
+// Where the windows along a row lie within the image.
+
+#pragma once
+
+#include "convbias.h"
+#include "field.h"
+
+namespace CONVBIAS_INSTRUCTIONS {
+namespace {
+
+// a/b rounded up, or 0 where a is below that.
+inline int64_t rounded_up(int64_t a, int64_t b) { return a <= 0 ? 0 : (a + b - 1) / b; }
+
+// The outputs [begin, end) of a row whose windows lie within it.
+struct Inside {
+    int64_t begin, end;
+
+    explicit Inside(const Convolution& c) : begin(least(c.out[1], rounded_up(c.before[1], c.stride[1]))) {
+        const int64_t reach = (c.kernel[1] - 1) * c.dilation[1];
+        end = at_least(begin, least(c.out[1], rounded_up(c.size[1] + c.before[1] - reach, c.stride[1])));
+    }
+};
+
+// The taps [begin, end) of an output's window that do.
+struct Taps {
+    int64_t begin, end;
+
+    Taps(const Convolution& c, int64_t output) {
+        const int64_t window = output * c.stride[1] - c.before[1];
+        begin = least(c.kernel[1], rounded_up(-window, c.dilation[1]));
+        end = at_least(begin, least(c.kernel[1], rounded_up(c.size[1] - window, c.dilation[1])));
+    }
+};
+
+}  // namespace
+}  // namespace CONVBIAS_INSTRUCTIONS

@@ -1,0 +1,190 @@
+// Convolutions of each channel by itself: vectors of channels, the sums of neighbouring outputs in registers.
+
+#include "borders.h"
+#include "finishing.h"
+#include "vector.h"
+
+namespace CONVBIAS_INSTRUCTIONS {
+namespace {
+
+// Outputs, or vectors of channels, whose sums are kept in registers.
+constexpr int MOST = 14;
+constexpr int EDGE = 4;
+constexpr int64_t MOST_LINES = 16;
+
+int64_t packed_size(const Convolution& c) { return c.kernel[0] * c.kernel[1] * c.channels; }
+
+// [tap][channel]
+void pack(const Convolution& c, const Weights& w, float* packed, int) {
+    for (int64_t i = 0; i < c.kernel[0]; i++)
+        for (int64_t j = 0; j < c.kernel[1]; j++)
+            for (int64_t channel = 0; channel < c.channels; channel++) {
+                const int64_t row = w.rotated ? c.kernel[0] - 1 - i : i, column = w.rotated ? c.kernel[1] - 1 - j : j;
+                *packed++ = w.values[channel * w.filter + row * w.tap[0] + column * w.tap[1]];
+            }
+}
+
+// What a row of outputs reads: those rows of the kernel that meet the image, each from where the window of
+// output 0 begins, which may be beyond the border.
+struct Lines {
+    struct Line {
+        const float *from, *weights;
+    } line[MOST_LINES];
+    int64_t lines, channels, taps, tap, output;  // how far apart taps are, and outputs
+};
+
+// R outputs side by side from output `first` on, whose windows lie within the image, for one vector of channels.
+template <int R>
+inline void block(const Lines& lines, int64_t first, int64_t channel, const Ends& ends, float* y) {
+    Vector sums[R];
+#pragma GCC unroll 16
+    for (int o = 0; o < R; o++) sums[o] = ends.first((first + o) * lines.channels + channel);
+    for (int64_t i = 0; i < lines.lines; i++) {
+        const float* from = lines.line[i].from + first * lines.output + channel;
+        const float* weights = lines.line[i].weights + channel;
+        for (int64_t j = 0; j < lines.taps; j++, from += lines.tap, weights += lines.channels) {
+            const Vector w = load(weights);
+#pragma GCC unroll 16
+            for (int o = 0; o < R; o++) sums[o] += load(from + o * lines.output) * w;
+        }
+    }
+#pragma GCC unroll 16
+    for (int o = 0; o < R; o++) store(y + (first + o) * lines.channels + channel, ends.last(sums[o]));
+}
+
+// The same for K taps and stride S without dilation: each input is read once for all taps.
+template <int R, int K, int S>
+inline void block(const Lines& lines, int64_t first, int64_t channel, const Ends& ends, float* y) {
+    Vector sums[R];
+#pragma GCC unroll 16
+    for (int o = 0; o < R; o++) sums[o] = ends.first((first + o) * lines.channels + channel);
+    for (int64_t i = 0; i < lines.lines; i++) {
+        const float* from = lines.line[i].from + first * lines.output + channel;
+        const float* weights = lines.line[i].weights + channel;
+        Vector w[K];
+#pragma GCC unroll 16
+        for (int j = 0; j < K; j++) w[j] = load_once(weights + j * lines.channels);
+#pragma GCC unroll 64
+        for (int p = 0; p < (R - 1) * S + K; p++) {
+            const Vector x = load_once(from + p * lines.channels);
+#pragma GCC unroll 16
+            for (int j = 0; j < K; j++) {
+                const int o = p - j;
+                if (o >= 0 && o % S == 0 && o / S < R) sums[o / S] += x * w[j];
+            }
+        }
+    }
+#pragma GCC unroll 16
+    for (int o = 0; o < R; o++) store(y + (first + o) * lines.channels + channel, ends.last(sums[o]));
+}
+
+// One output, of whose taps [begin, end) lie within the image, for V vectors of channels at a time.
+template <int V>
+inline void edge(const Lines& lines, int64_t output, int64_t begin, int64_t end, const Ends& ends,
+                 float* y) {
+    for (int64_t c = 0; c < lines.channels; c += V * LANES) {
+        const int64_t channel = least(c, lines.channels - V * LANES);
+        Vector sums[V];
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) sums[v] = ends.first(output * lines.channels + channel + v * LANES);
+        for (int64_t i = 0; i < lines.lines; i++)
+            for (int64_t j = begin; j < end; j++) {
+                const float* from = lines.line[i].from + output * lines.output + j * lines.tap + channel;
+                const float* weights = lines.line[i].weights + j * lines.channels + channel;
+#pragma GCC unroll 4
+                for (int v = 0; v < V; v++) sums[v] += load(from + v * LANES) * load(weights + v * LANES);
+            }
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++) store(y + output * lines.channels + channel + v * LANES, ends.last(sums[v]));
+    }
+}
+
+struct Row {
+    const Convolution& c;
+    const Lines& lines;
+    const Finishing& finish;
+    float* y;       // the sample's output,
+    int64_t begin;  // and where the row begins in it
+    Ends ends = finish.ends(begin);
+
+    void edges(int64_t first, int64_t last) const {
+        for (int64_t o = first; o < last; o++) {
+            const Taps taps(c, o);
+            if (c.channels >= EDGE * LANES)
+                edge<EDGE>(lines, o, taps.begin, taps.end, ends, y + begin);
+            else
+                edge<1>(lines, o, taps.begin, taps.end, ends, y + begin);
+        }
+        finished(first, last);
+    }
+
+    // Outputs [first, last), most of them in blocks of R, the others in smaller ones.
+    template <int R, int... kernel>
+    void insides(int64_t first, int64_t last) const {
+        for (; first + R <= last; first += R) {
+            for (int64_t channel = 0; channel < c.channels; channel += LANES)
+                // The last vector starts earlier, where it would reach beyond the channels.
+                block<R, kernel...>(lines, first, least(channel, c.channels - LANES), ends, y + begin);
+            finished(first, first + R);
+        }
+        if constexpr (R > 1) insides<(R > 3 ? R / 3 : 1), kernel...>(first, last);
+    }
+
+    void finished(int64_t first, int64_t last) const {
+        const int64_t at = begin + first * c.channels;
+        finish(y + at, at, (last - first) * c.channels);
+    }
+};
+
+using Insides = void (Row::*)(int64_t first, int64_t last) const;
+
+// As many sums as registers hold, beside the weights of K taps where they are held too.
+template <int K>
+Insides insides_of(int64_t stride) {
+    constexpr int R = REGISTERS - 2 - K < MOST ? REGISTERS - 2 - K : MOST;
+    return stride == 1 ? &Row::insides<R, K, 1> : &Row::insides<R, K, 2>;
+}
+
+Insides insides_of(const Convolution& c) {
+    if (c.dilation[1] == 1 && c.stride[1] <= 2) switch (c.kernel[1]) {
+            case 3: return insides_of<3>(c.stride[1]);
+            case 5: return insides_of<5>(c.stride[1]);
+            case 7: return insides_of<7>(c.stride[1]);
+            case 9: return insides_of<9>(c.stride[1]);
+        }
+    return &Row::insides<MOST>;
+}
+
+bool convolve(const Convolution& c, const float* x, const float* packed, float* y, const Field& field, int activation,
+              int threads) {
+    const Finishing finish(field, activation, true);
+    const Inside inside(c);
+    const Insides insides = insides_of(c);
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
+    for (int64_t unit = 0; unit < c.samples * c.out[0]; unit++) {
+        const int64_t sample = unit / c.out[0], row = unit % c.out[0];
+        Lines lines;
+        lines.lines = 0;
+        lines.channels = c.channels;
+        lines.taps = c.kernel[1];
+        lines.tap = c.dilation[1] * c.channels;
+        lines.output = c.stride[1] * c.channels;
+        for (int64_t i = 0; i < c.kernel[0]; i++) {
+            const int64_t line = row * c.stride[0] - c.before[0] + i * c.dilation[0];
+            if (line < 0 || line >= c.size[0]) continue;
+            const float* from = x + ((sample * c.size[0] + line) * c.size[1] - c.before[1]) * c.channels;
+            lines.line[lines.lines++] = {from, packed + i * c.kernel[1] * c.channels};
+        }
+        const Row work{c, lines, finish, y + sample * finish.places, row * c.out[1] * c.channels};
+        work.edges(0, inside.begin);
+        (work.*insides)(inside.begin, inside.end);
+        work.edges(inside.end, c.out[1]);
+    }
+    return true;
+}
+
+}  // namespace
+
+extern const Method depthwise = {packed_size, pack, convolve};
+
+}  // namespace CONVBIAS_INSTRUCTIONS

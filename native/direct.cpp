@@ -1,0 +1,121 @@
+// Convolutions as they are written: rows of the image times panels of weights. For few channels on large grids
+// and for 1×1 kernels, where there is more to be read and written than to be computed.
+
+#include <omp.h>
+
+#include "finishing.h"
+#include "multiply.h"
+
+namespace CONVBIAS_INSTRUCTIONS {
+namespace {
+
+// Outputs that are worked on at a time.
+constexpr int64_t PART = 2048;
+
+// Fewer filters than half a vector: `pixels` neighbouring outputs are taken for one, with as many times the
+// filters, so that vectors are full. Its windows are wider, and some of their weights are 0.
+struct Grouped {
+    int64_t pixels, filters, width, step, depth;
+
+    explicit Grouped(const Convolution& c)
+        : pixels(c.filters < LANES ? LANES / c.filters : 1),
+          filters(c.filters * pixels),
+          width(c.kernel[1] + (pixels - 1) * c.stride[1]),
+          step(pixels * c.stride[1] * c.channels),
+          depth(width * c.channels) {}
+};
+
+int64_t packed_size(const Convolution& c) {
+    const Grouped g(c);
+    return c.kernel[0] * g.depth * packed_filters(g.filters);
+}
+
+// [panel][row of the kernel][column of the window][channel][filter]
+void pack(const Convolution& c, const Weights& w, float* packed, int threads) {
+    const Grouped g(c);
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
+    for (int64_t panel = 0; panel < panels(g.filters); panel++) {
+        const int64_t width = least(PANEL, packed_filters(g.filters) - panel * PANEL);
+        float* to = packed + panel * PANEL * c.kernel[0] * g.depth;
+        for (int64_t i = 0; i < c.kernel[0]; i++)
+            for (int64_t j = 0; j < g.width; j++)
+                for (int64_t channel = 0; channel < c.channels; channel++)
+                    for (int64_t l = 0; l < width; l++) {
+                        const int64_t filter = panel * PANEL + l, tap = j - filter / c.filters * c.stride[1];
+                        const bool there = filter < g.filters && tap >= 0 && tap < c.kernel[1];
+                        const int64_t row = w.rotated ? c.kernel[0] - 1 - i : i;
+                        const int64_t column = w.rotated ? c.kernel[1] - 1 - tap : tap;
+                        *to++ = there ? w.values[filter % c.filters * w.filter + channel * w.channel + row * w.tap[0] +
+                                                 column * w.tap[1]]
+                                      : 0.0f;
+                    }
+    }
+}
+
+// Where the windows of `groups` groups of outputs of a row lie, from output `first` on; in a copy with its zeros
+// where they reach beyond the image.
+Rows find_rows(const Convolution& c, const Grouped& g, const float* image, int64_t row, int64_t first, int64_t groups,
+               float* patch) {
+    const int64_t begin = first * c.stride[1] - c.before[1];
+    const int64_t length = (groups - 1) * g.pixels * c.stride[1] + g.width;
+    const int64_t left = least(length, begin < 0 ? -begin : 0), right = least(length, c.size[1] - begin);
+    Rows rows;
+    rows.segments = 0;
+    rows.step = g.step;
+    rows.apart = false;
+    for (int64_t i = 0; i < c.kernel[0]; i++) {
+        const int64_t line = row * c.stride[0] - c.before[0] + i * c.dilation[0];
+        if (line < 0 || line >= c.size[0]) continue;
+        const float* from = image + (line * c.size[1] + begin) * c.channels;
+        if (left > 0 || right < length) {
+            for (int64_t j = 0; j < left * c.channels; j++) patch[j] = 0;
+            for (int64_t j = left * c.channels; j < right * c.channels; j++) patch[j] = from[j];
+            for (int64_t j = (right > left ? right : left) * c.channels; j < length * c.channels; j++) patch[j] = 0;
+            from = patch;
+            patch += length * c.channels;
+        }
+        rows.segment[rows.segments++] = {from, g.depth, i * g.depth};
+    }
+    return rows;
+}
+
+bool convolve(const Convolution& c, const float* x, const float* packed, float* y, const Field& field, int activation,
+              int threads) {
+    const Finishing finish(field, activation, true);
+    const Grouped g(c);
+    // Parts of a row: whole blocks, as many as stay in the first cache.
+    const int64_t block = ROWS * g.filters, part = (block < PART ? PART / block : 1) * ROWS * g.pixels;
+    const int64_t across = (c.out[1] + part - 1) / part;
+    const int64_t room = c.kernel[0] * ((part / g.pixels) * g.step + g.depth);
+    float* patches = reserve(room * threads);
+    if (!patches) return false;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        float* patch = patches + room * omp_get_thread_num();
+#pragma omp for schedule(static)
+        for (int64_t unit = 0; unit < c.samples * c.out[0] * across; unit++) {
+            const int64_t sample = unit / (c.out[0] * across), row = unit / across % c.out[0];
+            const int64_t first = unit % across * part, outputs = least(part, c.out[1] - first);
+            // The last group of a row may have fewer outputs.
+            const int64_t groups = outputs / g.pixels, rest = (outputs - groups * g.pixels) * c.filters;
+            const float* image = x + sample * c.size[0] * c.size[1] * c.channels;
+            const Rows rows = find_rows(c, g, image, row, first, groups + (rest > 0), patch);
+            const int64_t begin = (row * c.out[1] + first) * c.filters;
+            const Product to{y + sample * finish.places + begin, g.filters, finish.ends(begin)};
+            const float* panel = packed;
+            for (int64_t done = 0; done < g.filters; done += PANEL, panel += PANEL * c.kernel[0] * g.depth) {
+                multiply(rows, 0, groups, panel, least(PANEL, g.filters - done), to, done);
+                if (rest > 0) multiply(rows, groups, 1, panel, rest, to, 0);
+            }
+            finish(to.y, begin, outputs * c.filters);
+        }
+    }
+    free(patches);
+    return true;
+}
+
+}  // namespace
+
+extern const Method direct = {packed_size, pack, convolve};
+
+}  // namespace CONVBIAS_INSTRUCTIONS

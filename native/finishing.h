@@ -1,0 +1,66 @@
+// The field and the activation of what a convolution just computed, while it is in registers or in the first
+// cache.
+
+#pragma once
+
+#include <stdlib.h>
+
+#include "field.h"
+#include "kernels.h"
+#include "vector.h"
+
+namespace CONVBIAS_INSTRUCTIONS {
+namespace {
+
+// Memory for `count` numbers, or null.
+inline float* reserve(int64_t count) { return (float*)aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64); }
+
+// What sums start from, and what they are cut off at before they are stored: a field where it lies, and relu.
+struct Ends {
+    const float* field;  // of the first sum's place, or null
+    Vector low;
+
+    Vector first(int64_t at) const { return field ? load(field + at) : Vector{}; }
+    Vector first(int64_t at, int64_t count) const { return field ? load_some(field + at, count) : Vector{}; }
+    // Says that the field from `at` on will be wanted, so that it is in the cache by then.
+    void expect(int64_t at) const {
+        if (field) __builtin_prefetch(field + at);
+    }
+    Vector last(Vector sum) const { return sum < low ? low : sum; }
+};
+
+class Finishing {
+   public:
+    const int64_t places;
+
+    // With `fusing`, the kernel takes the ends that are offered.
+    Finishing(const Field& given, int activation, bool fusing)
+        : places(places_of(given)),
+          field(collapsed(given)),
+          lies(lies_as_places(field)),
+          fused(fusing && activation <= RELU && (lies || !field.terms)),
+          low(all(fused && activation == RELU ? 0 : -__builtin_inff())),
+          finish(!fused && (field.terms || activation != NONE) ? finish_of(activation) : nullptr) {}
+
+    // For sums of a sample from place `begin` on.
+    Ends ends(int64_t begin) const { return {fused && lies ? field.term[0].values + begin : nullptr, low}; }
+
+    // For `count` numbers of a sample, from `begin` on, which lie at `z`; nothing where the ends did it.
+    void operator()(float* z, int64_t begin, int64_t count) const {
+        if (!finish) return;
+        float room[FORWARD_BLOCK];
+        for (int64_t done = 0; done < count; done += FORWARD_BLOCK) {
+            const int64_t part = least(count - done, FORWARD_BLOCK);
+            finish(z + done, read_field(field, begin + done, part, room), part);
+        }
+    }
+
+   private:
+    const Field field;
+    const bool lies, fused;
+    const Vector low;
+    Finish* const finish;
+};
+
+}  // namespace
+}  // namespace CONVBIAS_INSTRUCTIONS

@@ -1,0 +1,124 @@
+// Products of matrices with sums held in registers: rows of inputs times panels of packed weights.
+
+#pragma once
+
+#include "finishing.h"
+#include "vector.h"
+
+namespace CONVBIAS_INSTRUCTIONS {
+namespace {
+
+constexpr int PANEL = 2 * LANES;
+constexpr int64_t MOST_SEGMENTS = 64;
+
+// Where a row's numbers lie: in segments, such as the rows of the kernel that meet the image. The next row's are
+// `step` numbers further on. Where segments are summed up `apart`, sums of sums keep more digits.
+struct Rows {
+    struct Segment {
+        const float* from;
+        int64_t depth, begin;  // and how deep in the panel its weights begin
+    } segment[MOST_SEGMENTS];
+    int64_t segments, step;
+    bool apart;
+};
+
+// Where the products go: row r's to y + r · step.
+struct Product {
+    float* y;
+    int64_t step;
+    Ends ends;
+};
+
+// Panels lie one after another, two vectors wide but for the last where one will do; `depth` numbers deep.
+inline int64_t panels(int64_t filters) { return (filters + PANEL - 1) / PANEL; }
+
+inline int64_t packed_filters(int64_t filters) { return (filters + LANES - 1) / LANES * LANES; }
+
+// Adds sums to what is at y, or puts them there, and starts them anew.
+template <int R, int V>
+inline void add_sums(Vector (&sums)[R][V], float* y, int64_t step, bool more) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 2
+        for (int v = 0; v < V; v++) {
+            float* to = y + r * step + v * LANES;
+            store(to, more ? load(to) + sums[r][v] : sums[r][v]);
+            sums[r][v] = Vector{};
+        }
+}
+
+// y[r][k] = Σ over segments s and depth d of from[s][r · step + d] · panel[begin[s] + d][k], for R rows and V vectors
+// of filters, the last of them `last` filters long. `at` says where y[0][0] lies.
+template <int R, int V>
+inline void multiply_block(const Rows& rows, int64_t offset, const float* panel, const Product& to, int64_t at,
+                           int64_t last) {
+    Vector sums[R][V];
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+#pragma GCC unroll 2
+        for (int v = 0; v < V - 1; v++) sums[r][v] = to.ends.first(at + r * to.step + v * LANES);
+#pragma GCC unroll 2
+        for (int v = 0; v < V; v++) to.ends.expect(at + (R + r) * to.step + v * LANES);
+        const int64_t end = at + r * to.step + (V - 1) * LANES;
+        sums[r][V - 1] = last == LANES ? to.ends.first(end) : to.ends.first(end, last);
+    }
+    for (int64_t s = 0; s < rows.segments; s++) {
+        const float* from = rows.segment[s].from + offset;
+        const float* weights = panel + rows.segment[s].begin * V * LANES;
+        if (rows.apart && s > 0) add_sums<R, V>(sums, to.y + at, to.step, s > 1);
+        for (int64_t d = 0; d < rows.segment[s].depth; d++, weights += V * LANES) {
+            Vector w[V];
+#pragma GCC unroll 2
+            for (int v = 0; v < V; v++) w[v] = load(weights + v * LANES);
+#pragma GCC unroll 16
+            for (int r = 0; r < R; r++) {
+                const Vector x = all(from[r * rows.step + d]);
+#pragma GCC unroll 2
+                for (int v = 0; v < V; v++) sums[r][v] += x * w[v];
+            }
+        }
+    }
+    if (rows.apart && rows.segments > 1)
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 2
+            for (int v = 0; v < V; v++) sums[r][v] += load(to.y + at + r * to.step + v * LANES);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+        float* y = to.y + at + r * to.step;
+#pragma GCC unroll 2
+        for (int v = 0; v < V - 1; v++) store(y + v * LANES, to.ends.last(sums[r][v]));
+        const Vector end = to.ends.last(sums[r][V - 1]);
+        if (last == LANES)
+            store(y + (V - 1) * LANES, end);
+        else
+            store_some(y + (V - 1) * LANES, end, last);
+    }
+}
+
+template <int V, int R = ROWS>
+inline void multiply_rows(int64_t count, const Rows& rows, int64_t offset, const float* panel, const Product& to,
+                          int64_t at, int64_t last) {
+    if (count == R)
+        multiply_block<R, V>(rows, offset, panel, to, at, last);
+    else if constexpr (R > 1)
+        multiply_rows<V, R - 1>(count, rows, offset, panel, to, at, last);
+}
+
+// `count` rows, from `first` on, times the panel of `filters` filters, two vectors at most, to column `column`.
+inline void multiply(const Rows& rows, int64_t first, int64_t count, const float* panel, int64_t filters,
+                     const Product& to, int64_t column) {
+    // Blocks of much the same size: small ones waste more of the registers.
+    for (int64_t left = (count + ROWS - 1) / ROWS; left > 0; left--) {
+        const int64_t size = (count + left - 1) / left, offset = first * rows.step, at = first * to.step + column;
+        if (filters > LANES)
+            multiply_rows<2>(size, rows, offset, panel, to, at, filters - LANES);
+        else
+            multiply_rows<1>(size, rows, offset, panel, to, at, filters);
+        first += size;
+        count -= size;
+    }
+}
+
+}  // namespace
+}  // namespace CONVBIAS_INSTRUCTIONS

@@ -1,0 +1,64 @@
+// Vectors of float32, as wide as the registers of the instruction set.
+
+#pragma once
+
+#include <stdint.h>
+
+#if defined(__AVX512F__) || defined(__AVX__)
+#include <immintrin.h>
+#endif
+
+namespace CONVBIAS_INSTRUCTIONS {
+namespace {
+
+// ROWS × 2 sums, two vectors of weights and an input fit into the registers.
+#if defined(__AVX512F__)
+constexpr int LANES = 16, ROWS = 14, REGISTERS = 32;
+#elif defined(__AVX__)
+constexpr int LANES = 8, ROWS = 6, REGISTERS = 16;
+#elif defined(__aarch64__)
+constexpr int LANES = 4, ROWS = 14, REGISTERS = 32;
+#else
+constexpr int LANES = 4, ROWS = 6, REGISTERS = 16;
+#endif
+
+typedef float Vector __attribute__((vector_size(LANES * sizeof(float))));
+// The same anywhere in memory.
+typedef float Lying __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
+
+inline Vector load(const float* from) { return *(const Lying*)from; }
+
+inline void store(float* to, Vector v) { *(Lying*)to = v; }
+
+// The same, kept in a register: for what is used several times gcc would rather read it as often.
+inline Vector load_once(const float* from) {
+    Vector v = load(from);
+#if defined(__x86_64__)
+    asm("" : "+v"(v));
+#endif
+    return v;
+}
+
+inline Vector all(float number) { return number - Vector{}; }
+
+// The first `count` numbers alone.
+inline Vector load_some(const float* from, int64_t count) {
+#if defined(__AVX512F__)
+    return _mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), from);
+#else
+    Vector v{};
+    for (int64_t i = 0; i < count; i++) v[i] = from[i];
+    return v;
+#endif
+}
+
+inline void store_some(float* to, Vector v, int64_t count) {
+#if defined(__AVX512F__)
+    _mm512_mask_storeu_ps(to, __mmask16((1u << count) - 1), v);
+#else
+    for (int64_t i = 0; i < count; i++) to[i] = v[i];
+#endif
+}
+
+}  // namespace
+}  // namespace CONVBIAS_INSTRUCTIONS

@@ -1,0 +1,284 @@
+// 3×3 convolutions by 36 products of matrices instead of 144: Winograd's F(4×4, 3×3) (Lavin and Gray, Fast
+// algorithms for convolutional neural networks, 2016) at the points 0, ±1/√2, ±√2 and ∞, whose rounding errors
+// are several times smaller than those of 0, ±1, ±2 and ∞.
+//
+// The output is cut into tiles of 4×4 places. A tile's 6×6 inputs are transformed, by channels, into 36
+// frequencies; for each of them, tiles × channels are multiplied by channels × filters; and the products of
+// all frequencies are transformed back.
+
+#include <omp.h>
+
+#include "finishing.h"
+#include "multiply.h"
+
+namespace CONVBIAS_INSTRUCTIONS {
+namespace {
+
+constexpr int TILE = 4, WINDOW = 6, FREQUENCIES = WINDOW * WINDOW;
+constexpr float ROOT = 1.41421356237309515f;
+// Numbers of transformed tiles that a thread works on by itself: half of its second cache. And that all threads
+// work on together, where the weights of one frequency after another would not stay in it.
+constexpr int64_t OWN_ROOM = 1 << 17, COMMON_ROOM = 1 << 21;
+// Channels that are summed up by themselves: sums of sums keep more digits. And whose weights are read at once.
+constexpr int64_t CHUNK = 32;
+constexpr int64_t OWN_WEIGHTS = 160 * 160;
+
+inline void transform_line(const Vector* d, Vector* to) {
+    const Vector a = (ROOT / 2) * d[3] - ROOT * d[1], b = d[4] - 2.0f * d[2];
+    const Vector e = ROOT * d[3] - (ROOT / 2) * d[1], f = d[4] - 0.5f * d[2];
+    to[0] = d[0] + (d[4] - 2.5f * d[2]);
+    to[1] = b + a;
+    to[2] = b - a;
+    to[3] = f + e;
+    to[4] = f - e;
+    to[5] = d[1] + (d[5] - 2.5f * d[3]);
+}
+
+inline void transform_line_back(const Vector* m, Vector* to) {
+    const Vector a = m[1] + m[2], b = m[1] - m[2], e = m[3] + m[4], f = m[3] - m[4];
+    to[0] = m[0] + a + e;
+    to[1] = ROOT * f + (ROOT / 2) * b;
+    to[2] = 2.0f * e + 0.5f * a;
+    to[3] = (2 * ROOT) * f + (ROOT / 4) * b + m[5];
+}
+
+typedef double Doubles __attribute__((vector_size(LANES * sizeof(double))));
+
+// In double, and rounded once.
+void transform_weights(const Doubles g[3][3], Doubles to[WINDOW][WINDOW]) {
+    constexpr double root = 1.41421356237309504880, third = 1.0 / 3, sixth = 1.0 / 6;
+    constexpr double points[WINDOW][3] = {{1, 0, 0},
+                                          {-2 * third, -root * third, -third},
+                                          {-2 * third, root * third, -third},
+                                          {sixth, root * sixth, third},
+                                          {sixth, -root * sixth, third},
+                                          {0, 0, 1}};
+    Doubles half[WINDOW][3];
+    for (int i = 0; i < WINDOW; i++)
+        for (int j = 0; j < 3; j++) half[i][j] = points[i][0] * g[0][j] + points[i][1] * g[1][j] + points[i][2] * g[2][j];
+    for (int i = 0; i < WINDOW; i++)
+        for (int j = 0; j < WINDOW; j++)
+            to[i][j] = half[i][0] * points[j][0] + half[i][1] * points[j][1] + half[i][2] * points[j][2];
+}
+
+// From the weights of one frequency to those of the next: a few numbers more than they are, so that those of one
+// filter and channel do not compete for the same lines of the cache.
+int64_t weights_step(const Convolution& c) { return c.channels * packed_filters(c.filters) + LANES; }
+
+int64_t packed_size(const Convolution& c) { return FREQUENCIES * weights_step(c); }
+
+void read_weights(const Weights& w, int64_t first, int64_t filters, int64_t channel, int64_t channels,
+                  float (*to)[3][3][LANES]) {
+    for (int64_t l = 0; l < LANES; l++)
+        for (int i = 0; i < 3; i++)
+            for (int j = 0; j < 3; j++) {
+                const int64_t row = w.rotated ? 2 - i : i, column = w.rotated ? 2 - j : j;
+                const float* from =
+                    w.values + (first + l) * w.filter + channel * w.channel + row * w.tap[0] + column * w.tap[1];
+                for (int64_t k = 0; k < channels; k++) to[k][i][j][l] = l < filters ? from[k * w.channel] : 0.0f;
+            }
+}
+
+// [frequency][panel][channel][filter]
+void pack(const Convolution& c, const Weights& w, float* packed, int threads) {
+    const int64_t frequency = weights_step(c);
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
+    for (int64_t first = 0; first < c.filters; first += LANES) {
+        const int64_t panel = first / PANEL, width = least(PANEL, packed_filters(c.filters) - panel * PANEL);
+        const int64_t filters = least(LANES, c.filters - first);
+        float* to = packed + panel * PANEL * c.channels + first % PANEL;
+        float taps[CHUNK][3][3][LANES];
+        for (int64_t channel = 0; channel < c.channels; channel++, to += width) {
+            // Some channels at a time: their weights lie in the same lines of the cache.
+            if (channel % CHUNK == 0) read_weights(w, first, filters, channel, least(CHUNK, c.channels - channel), taps);
+            Doubles given[3][3], all[WINDOW][WINDOW];
+            for (int i = 0; i < 3; i++)
+                for (int j = 0; j < 3; j++)
+                    given[i][j] = __builtin_convertvector(load(taps[channel % CHUNK][i][j]), Doubles);
+            transform_weights(given, all);
+            for (int f = 0; f < FREQUENCIES; f++)
+                store(to + f * frequency, __builtin_convertvector(all[f / WINDOW][f % WINDOW], Vector));
+        }
+    }
+}
+
+// All of a convolution's tiles, and where in memory a part of them, transformed, lies.
+struct Tiles {
+    const Convolution& c;
+    int64_t down = (c.out[0] + TILE - 1) / TILE, across = (c.out[1] + TILE - 1) / TILE;
+    int64_t count = c.samples * down * across;
+    int64_t filters = packed_filters(c.filters);
+
+    // A few numbers more here too.
+    int64_t input_step(int64_t tiles) const { return tiles * c.channels + LANES; }
+    int64_t product_step(int64_t tiles) const { return tiles * filters + LANES; }
+    int64_t room(int64_t tiles) const { return FREQUENCIES * (input_step(tiles) + product_step(tiles)); }
+};
+
+struct Tile {
+    int64_t sample, row, column;
+
+    Tile(const Tiles& tiles, int64_t t)
+        : sample(t / (tiles.down * tiles.across)),
+          row(t / tiles.across % tiles.down * TILE),
+          column(t % tiles.across * TILE) {}
+};
+
+struct Part {
+    int64_t first, count;
+
+    Part(const Tiles& tiles, int64_t part, int64_t parts)
+        : first(tiles.count * part / parts), count(tiles.count * (part + 1) / parts - first) {}
+};
+
+template <bool whole>
+inline void transform_window(const float* const* from, int64_t channel, float* to, int64_t step) {
+    Vector half[WINDOW][WINDOW];
+#pragma GCC unroll 6
+    for (int j = 0; j < WINDOW; j++) {
+        Vector column[WINDOW], done[WINDOW];
+#pragma GCC unroll 6
+        for (int i = 0; i < WINDOW; i++) {
+            const float* place = from[i * WINDOW + j];
+            column[i] = whole || place ? load(place + channel) : Vector{};
+        }
+        transform_line(column, done);
+#pragma GCC unroll 6
+        for (int i = 0; i < WINDOW; i++) half[i][j] = done[i];
+    }
+#pragma GCC unroll 6
+    for (int i = 0; i < WINDOW; i++) {
+        Vector done[WINDOW];
+        transform_line(half[i], done);
+#pragma GCC unroll 6
+        for (int j = 0; j < WINDOW; j++) store(to + (i * WINDOW + j) * step + channel, done[j]);
+    }
+}
+
+// Tile `t` of a part, transformed to its place in `input`.
+void transform(const Tiles& tiles, const Part& part, int64_t t, const float* x, float* input) {
+    const Convolution& c = tiles.c;
+    const Tile tile(tiles, part.first + t);
+    float* to = input + t * c.channels;
+    const int64_t step = tiles.input_step(part.count);
+    const float* from[FREQUENCIES];
+    bool whole = true;
+    for (int i = 0; i < WINDOW; i++)
+        for (int j = 0; j < WINDOW; j++) {
+            const int64_t row = tile.row + i - c.before[0], column = tile.column + j - c.before[1];
+            const bool inside = row >= 0 && row < c.size[0] && column >= 0 && column < c.size[1];
+            from[i * WINDOW + j] =
+                inside ? x + ((tile.sample * c.size[0] + row) * c.size[1] + column) * c.channels : nullptr;
+            whole = whole && inside;
+        }
+    for (int64_t channel = 0; channel < c.channels; channel += LANES) {
+        // The last vector starts earlier, where it would reach beyond the channels.
+        const int64_t first = least(channel, c.channels - LANES);
+        if (whole)
+            transform_window<true>(from, first, to, step);
+        else
+            transform_window<false>(from, first, to, step);
+    }
+}
+
+// And from `products` to the output.
+void transform_back(const Tiles& tiles, const Part& part, int64_t t, const float* products, float* y,
+                    const Finishing& finish) {
+    const Convolution& c = tiles.c;
+    const Tile tile(tiles, part.first + t);
+    const float* from = products + t * tiles.filters;
+    const int64_t step = tiles.product_step(part.count);
+    const int64_t rows = least(TILE, c.out[0] - tile.row), columns = least(TILE, c.out[1] - tile.column);
+    float* to = y + tile.sample * finish.places;
+    for (int64_t filter = 0; filter < c.filters; filter += LANES) {
+        const int64_t first = least(filter, c.filters - LANES);
+        Vector half[TILE][WINDOW];
+#pragma GCC unroll 6
+        for (int j = 0; j < WINDOW; j++) {
+            Vector column[WINDOW], done[TILE];
+#pragma GCC unroll 6
+            for (int i = 0; i < WINDOW; i++) column[i] = load(from + (i * WINDOW + j) * step + first);
+            transform_line_back(column, done);
+#pragma GCC unroll 4
+            for (int i = 0; i < TILE; i++) half[i][j] = done[i];
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < TILE; i++) {
+            if (i >= rows) break;
+            Vector done[TILE];
+            transform_line_back(half[i], done);
+            float* row = to + ((tile.row + i) * c.out[1] + tile.column) * c.filters + first;
+#pragma GCC unroll 4
+            for (int j = 0; j < TILE; j++)
+                if (j < columns) store(row + j * c.filters, done[j]);
+        }
+    }
+    for (int64_t i = 0; i < rows; i++) {
+        const int64_t begin = ((tile.row + i) * c.out[1] + tile.column) * c.filters;
+        finish(to + begin, begin, columns * c.filters);
+    }
+}
+
+// One panel of one frequency, for `count` tiles.
+void multiply_frequency(const Tiles& tiles, int64_t frequency, int64_t panel, int64_t count, const float* input,
+                        const float* packed, float* products) {
+    const int64_t channels = tiles.c.channels, filters = least(PANEL, tiles.filters - panel * PANEL);
+    const float* from = input + frequency * tiles.input_step(count);
+    const float* weights = packed + frequency * weights_step(tiles.c) + panel * PANEL * channels;
+    float* y = products + frequency * tiles.product_step(count);
+    Rows rows;
+    rows.segments = 0;
+    rows.step = channels;
+    rows.apart = true;
+    const int64_t chunk = at_least(CHUNK, (channels + MOST_SEGMENTS - 1) / MOST_SEGMENTS);
+    for (int64_t done = 0; done < channels; done += chunk)
+        rows.segment[rows.segments++] = {from + done, least(chunk, channels - done), done};
+    multiply(rows, 0, count, weights, filters, {y, tiles.filters, {nullptr, all(-__builtin_inff())}}, panel * PANEL);
+}
+
+bool convolve(const Convolution& c, const float* x, const float* packed, float* y, const Field& field, int activation,
+              int threads) {
+    const Tiles tiles{c};
+    if (!tiles.count) return true;
+    const Finishing finish(field, activation, false);
+    const bool alone = c.channels * c.filters <= OWN_WEIGHTS;
+    const int64_t most = (alone ? OWN_ROOM : COMMON_ROOM) / tiles.room(1) + 1, panel_count = panels(c.filters);
+    int64_t parts = (tiles.count + most - 1) / most;
+    if (alone) parts = least((parts + threads - 1) / threads * threads, tiles.count);
+    const int64_t largest = (tiles.count + parts - 1) / parts, room = tiles.room(largest);
+    float* memory = reserve(room * (alone ? threads : 1));
+    if (!memory) return false;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    if (alone) {
+        float *input = memory + room * omp_get_thread_num(), *products = input + FREQUENCIES * tiles.input_step(largest);
+#pragma omp for schedule(static)
+        for (int64_t p = 0; p < parts; p++) {
+            const Part part(tiles, p, parts);
+            for (int64_t t = 0; t < part.count; t++) transform(tiles, part, t, x, input);
+            for (int64_t f = 0; f < FREQUENCIES; f++)
+                for (int64_t panel = 0; panel < panel_count; panel++)
+                    multiply_frequency(tiles, f, panel, part.count, input, packed, products);
+            for (int64_t t = 0; t < part.count; t++) transform_back(tiles, part, t, products, y, finish);
+        }
+    } else {
+        float *input = memory, *products = input + FREQUENCIES * tiles.input_step(largest);
+        for (int64_t p = 0; p < parts; p++) {
+            const Part part(tiles, p, parts);
+#pragma omp for schedule(static)
+            for (int64_t t = 0; t < part.count; t++) transform(tiles, part, t, x, input);
+#pragma omp for schedule(static)
+            for (int64_t f = 0; f < FREQUENCIES * panel_count; f++)
+                multiply_frequency(tiles, f / panel_count, f % panel_count, part.count, input, packed, products);
+#pragma omp for schedule(static)
+            for (int64_t t = 0; t < part.count; t++) transform_back(tiles, part, t, products, y, finish);
+        }
+    }
+    free(memory);
+    return true;
+}
+
+}  // namespace
+
+extern const Method winograd = {packed_size, pack, convolve};
+
+}  // namespace CONVBIAS_INSTRUCTIONS
