@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import convbias
-from convbias.ops import aten, convolve, native, route
+from convbias.ops import aten, convolve, native, route, ways
 from convbias.ops.activations import ACTIVATIONS
 from convbias.ops.epilogue import KEEPING, finish
 from convbias.ops.layout import memory_order
@@ -314,6 +314,10 @@ def test_volumes_one_by_one_are_convolved_by_onednn(options: dict[str, Any]) -> 
     assert recorded.convolution == "torch"
 
 
+def no_own_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ways, "plan", lambda *_: None)
+
+
 def images(layer: convbias.Conv2d, batch: int, size: int) -> Tensor:
     return torch.randn(batch, layer.in_channels, size, size).to(memory_format=torch.channels_last)
 
@@ -323,8 +327,9 @@ def images(layer: convbias.Conv2d, batch: int, size: int) -> Tensor:
 @pytest.mark.parametrize("groups", [1, 4, 48])
 @pytest.mark.parametrize("padding", [0, 1, "same"])
 def test_onednn_adds_an_untied_field_to_one_image(
-    activation: str | None, groups: int, padding: int | str
+    activation: str | None, groups: int, padding: int | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    no_own_convolutions(monkeypatch)
     size = 23 if padding == 0 else 25
     layer = convbias.Conv2d(
         *(48, 48, 3),
@@ -389,7 +394,7 @@ def in_a_process(program: str, **environment: str) -> str:
 LARGE_CALL = """
 import os, sys, torch, convbias
 torch.manual_seed(0)
-x, w, b = torch.randn(2, 4, 64, 64), torch.randn(8, 4, 3, 3), torch.randn(8, 62, 62)
+x, w, b = torch.randn(2, 8, 64, 64), torch.randn(40, 8, 3, 3), torch.randn(40, 62, 62)
 def run():
     return convbias.functional.conv2d(x, w, b, activation="relu")
 wanted = torch.relu(torch.nn.functional.conv2d(x, w) + b)

@@ -15,10 +15,10 @@ from torch.nn import Parameter, init
 from ..errors import ShapeError
 from ..functional import call, check_input
 from ..geometry import Geometry, Site, per_axis
-from ..ops import route
+from ..ops import route, ways
 from ..ops.activations import check_activation
 from ..ops.call import BY_LABEL, Call, field_of
-from ..ops.choice import SMALL, chosen
+from ..ops.choice import SMALL, chosen, winograd
 from ..ops.convolve import pack, worth_packing
 from ..ops.route import may_write
 from ..tying import NoBias, Tying
@@ -146,7 +146,8 @@ class ConvNd(Biased):
         # Of small calls the rest takes longer than what is kept saves.
         large = self._computed or (type(input) is Tensor and max(input.numel(), weight.numel()) >= SMALL)
         if large and may_write((input, weight, *bias)):
-            key = (input.shape, input.stride(), input.dtype, geometry, self.activation, chosen())
+            setting = (geometry, self.activation, chosen(), winograd())
+            key = (input.shape, input.stride(), input.dtype, *setting)
             compute = partial(self._prepare, input, weight, bias, geometry)
             prepared = keep(self._prepared, compute, [weight, *bias], key)
             if prepared is not self._prepared:  # to set an attribute of a module takes its time
@@ -165,7 +166,9 @@ class ConvNd(Biased):
         if self._computed:
             site = Site.of(self.out_channels, geometry, input.shape[-self.dims :])
             bias, spelling = [field_of(bias, spelling, site)], "untied"
-        if worth_packing(input, weight, geometry):
+        if ways.worth_packing(input, weight, geometry, self.groups):
+            packed = ways.pack(input, weight, geometry, self.groups)
+        elif worth_packing(input, weight, geometry):
             packed = pack(input, weight, geometry, self.groups)
         # The input is another one at the next call.
         return Call(weight, weight, bias, spelling, geometry, self.groups, self.activation or "", packed)

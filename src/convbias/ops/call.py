@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,14 @@ from ..tying.labels import gather
 BY_LABEL = "labels"
 
 _parsed = functools.cache(parse)
+
+
+class Packed(NamedTuple):
+    """A weight as one ``way`` of convolving wants it, for inputs of one shape, and that way's plan."""
+
+    way: str
+    weight: Tensor
+    plan: Any = None
 
 
 class Call(NamedTuple):
@@ -34,7 +42,7 @@ class Call(NamedTuple):
     groups: int
     activation: str
     # The weight as the kernel wants it, where a layer keeps it so.
-    packed: Tensor | None = None
+    packed: Packed | None = None
 
     @property
     def tied(self) -> Tensor | None:
@@ -45,6 +53,11 @@ class Call(NamedTuple):
     def fielded(self) -> bool:
         """Whether there is a field to add, beside what torch's own convolution adds."""
         return self.tying not in ("none", "tied")
+
+    @property
+    def bared(self) -> Call:
+        """The same call with a tied bias as a field, for a convolution that adds none."""
+        return self._replace(tying="c") if self.tying == "tied" else self
 
     @property
     def site(self) -> Site:

@@ -15,32 +15,46 @@ VARIABLE = "CONVBIAS_BACKEND"
 SMALL = 16384
 
 _chosen: ContextVar[str | None] = ContextVar("convbias_backend", default=None)
+_winograd: ContextVar[bool] = ContextVar("convbias_winograd", default=True)
 
 
 @contextmanager
-def backend(name: str) -> Iterator[None]:
+def backend(name: str | None = None, *, winograd: bool | None = None) -> Iterator[None]:
     """Within it, calls run by torch's kernels alone (``"aten"``), or by convbias's own wherever they can.
 
     ``"native"`` takes the own kernels even where torch's are measured to be as fast; ``"auto"``, which is
     what holds without it, takes what is faster. The variable CONVBIAS_BACKEND says the same for a process.
+    ``winograd=False`` keeps 3×3 convolutions as they are written, whose rounding errors are up to three
+    times smaller than by Winograd's algorithm. What is not given stays as it is.
 
-    Raises ValueError for another name.
+    Raises ValueError for another name, and where nothing is given.
 
     >>> import torch, convbias
     >>> layer = convbias.Conv2d(1, 2, 3, bias="untied", output_size=(4, 4))
     >>> with torch.no_grad(), backend("aten"):
     ...     y = layer(torch.zeros(1, 1, 6, 6))
     """
-    token = _chosen.set(_checked(name, "backend"))
+    if name is None and winograd is None:
+        raise ValueError(
+            f"backend(): nothing is chosen; give one of {', '.join(BACKENDS)}, or winograd=False"
+        )
+    by_name = _chosen.set(_chosen.get() if name is None else _checked(name, "backend"))
+    by_way = _winograd.set(_winograd.get() if winograd is None else winograd)
     try:
         yield
     finally:
-        _chosen.reset(token)
+        _chosen.reset(by_name)
+        _winograd.reset(by_way)
 
 
 def chosen() -> str:
     """The backend in force: the innermost ``with``'s, else the environment's, else "auto"."""
     return _chosen.get() or _of_environment()
+
+
+def winograd() -> bool:
+    """Whether 3×3 convolutions may go by Winograd's algorithm."""
+    return _winograd.get()
 
 
 @functools.cache

@@ -14,8 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..geometry import Geometry
-from .call import Call, recorded
+from .call import Call, Packed, recorded
 from .choice import SMALL, chosen
+
+NAME = "onednn"
 
 
 def convolve(call: Call) -> Tensor:
@@ -82,6 +84,8 @@ def _as_torchs(call: Call, y: Tensor) -> Tensor:
 
 
 def _not_now(call: Call) -> str | None:
+    if call.packed is not None and call.packed.way != NAME:
+        return f"the weight is packed for {call.packed.way}"
     if recorded(call.tensors):
         return "a gradient is recorded"
     if chosen() == "aten":
@@ -115,11 +119,12 @@ def worth_packing(input: Tensor, weight: Tensor, geometry: Geometry) -> bool:
     return len(input) == 1 or weight.numel() > input.numel() + outputs
 
 
-def pack(input: Tensor, weight: Tensor, geometry: Geometry, groups: int) -> Tensor:
+def pack(input: Tensor, weight: Tensor, geometry: Geometry, groups: int) -> Packed:
     """``weight`` in the order that oneDNN wants for inputs like ``input``."""
     given, padding = geometry.padded(input)
     reorder = torch.ops.mkldnn._reorder_convolution_weight
-    return reorder(weight.detach(), padding, geometry.stride, geometry.dilation, groups, list(given.shape))
+    where = (padding, geometry.stride, geometry.dilation, groups, list(given.shape))
+    return Packed(NAME, reorder(weight.detach(), *where))
 
 
 def _onednn(call: Call) -> Tensor:
@@ -128,7 +133,7 @@ def _onednn(call: Call) -> Tensor:
 
 
 def _weight(call: Call) -> Tensor:
-    return call.weight if call.packed is None else call.packed
+    return call.weight if call.packed is None else call.packed.weight
 
 
 def _input_and_where(call: Call) -> tuple[Tensor, tuple[object, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, final
 
@@ -59,21 +60,36 @@ class _Finish(torch.autograd.Function):
         ctx: Any, gy: Tensor | None, gz: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         order, indices, activation, kernels = ctx.plan
-        saved = ctx.saved_tensors[0] if activation else None
-        values = ctx.saved_tensors[1:] if activation else ctx.saved_tensors
-        summed = any(ctx.needs_input_grad[5:])
-        if torch.is_grad_enabled():
-            # The gradient is to be differentiated too, which torch's operators can be.
-            kernels = aten
-        sums = None
+        saved, values = (
+            (ctx.saved_tensors[0], ctx.saved_tensors[1:]) if activation else (None, ctx.saved_tensors)
+        )
+        summands = [Summand(v, i) for v, i in zip(values, indices, strict=True)]
         if gz is not None:
             if gy is not None:
                 gz = gz + aten.backward(saved, gy, order, activation, False)[0]
-            gz, sums = aten.backward(None, gz, order, "", summed)
-        elif gy is not None:
-            gz, sums = kernels.backward(saved, like_rows(gy, order), order, activation, summed)
-        grads: list[Tensor | None] = [None] * len(values)
-        for i, (value, index) in enumerate(zip(values, indices, strict=True)):
-            if sums is not None and ctx.needs_input_grad[5 + i]:
-                grads[i] = kernels.reduce(sums, order, Summand(value, index)).to(value.dtype)
+            saved, gy, activation, kernels = None, gz, "", aten
+        if gy is None:
+            return (None,) * (5 + len(values))
+        gz, grads = hand_back(saved, gy, order, summands, activation, kernels, ctx.needs_input_grad[5:])
         return gz, None, None, None, None, *grads
+
+
+def hand_back(
+    saved: Tensor | None,
+    gy: Tensor,
+    order: Order,
+    summands: list[Summand],
+    activation: str,
+    kernels: ModuleType,
+    wanted: Sequence[bool],
+) -> tuple[Tensor, list[Tensor | None]]:
+    """The gradients of ``z`` and of the summands that are wanted, from that of ``y = act(z + field)``."""
+    if torch.is_grad_enabled():
+        # The gradient is to be differentiated too, which torch's operators can be.
+        kernels = aten
+    gz, sums = kernels.backward(saved, like_rows(gy, order), order, activation, any(wanted))
+    grads: list[Tensor | None] = [None] * len(summands)
+    for i, summand in enumerate(summands):
+        if sums is not None and wanted[i]:
+            grads[i] = kernels.reduce(sums, order, summand).to(summand.values.dtype)
+    return gz, grads

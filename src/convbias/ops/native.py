@@ -7,6 +7,7 @@ import functools
 import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import final
 
@@ -21,7 +22,7 @@ VARIABLE = "CONVBIAS_LIBRARY"
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _ACTIVATIONS = ("", "relu", "leaky_relu", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu", "hardswish")
-_CODES = {name: code for code, name in enumerate(_ACTIVATIONS)}
+CODES = {name: code for code, name in enumerate(_ACTIVATIONS)}
 _AXES = 4
 TERMS = 4
 
@@ -53,6 +54,10 @@ _FUNCTIONS = {
         (_int, _int, _pointer, _pointer, _pointer, _pointer, _long, _long, _int),
     ),
     "convbias_reduce": (_int, (_pointer, _pointer, _pointer, _int)),
+    "convbias_packed_size": (_long, (_int, _pointer)),
+    "convbias_pack": (None, (_int, _pointer, _pointer, _pointer, _int)),
+    "convbias_convolve": (_int, (_int, _int, *[_pointer] * 5, _int)),
+    "convbias_depthwise_weights": (_int, (*[_pointer] * 4, _int)),
     "convbias_instructions": (ctypes.c_char_p, ()),
     "convbias_use": (_int, (ctypes.c_char_p,)),
 }
@@ -94,34 +99,34 @@ def absence() -> str | None:
 
 def instructions() -> str:
     """The instruction set that the own kernels use: "avx512", "avx2" or "plain"."""
-    return _loaded().convbias_instructions().decode()
+    return loaded().convbias_instructions().decode()
 
 
 def known_instructions() -> list[str]:
     """The instruction sets that this machine and this build have, widest first."""
     before = instructions()
-    known = [name for name in ("avx512", "avx2", "plain") if _loaded().convbias_use(name.encode())]
+    known = [name for name in ("avx512", "avx2", "plain") if loaded().convbias_use(name.encode())]
     use(before)
     return known
 
 
 def use(instructions: str) -> None:
     """Use another instruction set: for tests and comparisons. ValueError where this machine lacks it."""
-    if not _loaded().convbias_use(instructions.encode()):
+    if not loaded().convbias_use(instructions.encode()):
         raise ValueError(f"instructions={instructions!r}: this machine or this build of convbias lacks them")
 
 
 def forward(z: Tensor, order: Order, summands: list[Summand], activation: str, keep: bool) -> Tensor:
     """``act(z + field)``, written onto ``z``, or beside it where ``z + field`` is to be kept."""
     y = torch.empty_like(z) if keep else None
-    held, field = _field(z, order, summands)
-    _loaded().convbias_forward(
+    held, added = field(z, order, summands)
+    loaded().convbias_forward(
         TYPES[z.dtype],
-        _CODES[activation],
+        CODES[activation],
         z.data_ptr(),
         None if y is None else y.data_ptr(),
         len(z),
-        ctypes.addressof(field),
+        ctypes.addressof(added),
         torch.get_num_threads(),
     )
     del held
@@ -136,9 +141,9 @@ def backward(
     gz = torch.empty_like(gy) if activation else gy
     sums = gy.new_empty(math.prod(sample), dtype=torch.float32) if summed else None
     if activation or summed:
-        _loaded().convbias_backward(
+        loaded().convbias_backward(
             TYPES[gy.dtype],
-            _CODES[activation],
+            CODES[activation],
             None if saved is None else saved.data_ptr(),
             gy.data_ptr(),
             gz.data_ptr(),
@@ -159,7 +164,7 @@ def reduce(sums: Tensor, order: Order, summand: Summand) -> Tensor:
     _set_sizes(field, tuple(sums.shape), order)
     _set_term(field, 0, values, summand.index, order)
     count = ctypes.c_int64(values.numel())
-    found = _loaded().convbias_reduce(
+    found = loaded().convbias_reduce(
         sums.data_ptr(), ctypes.addressof(field), ctypes.addressof(count), torch.get_num_threads()
     )
     if not found:
@@ -167,15 +172,15 @@ def reduce(sums: Tensor, order: Order, summand: Summand) -> Tensor:
     return values
 
 
-def _field(z: Tensor, order: Order, summands: list[Summand]) -> tuple[list[Tensor], _Field]:
+def field(z: Tensor, order: Order, summands: Sequence[Summand]) -> tuple[list[Tensor], _Field]:
     """The field as the library reads it, and the tensors that have to live as long."""
-    field, held = _Field(), list[Tensor]()
-    _set_sizes(field, tuple(z.shape[1:]), order)
+    made, held = _Field(), list[Tensor]()
+    _set_sizes(made, tuple(z.shape[1:]), order)
     for i, summand in enumerate(summands):
         values = summand.values.detach().float()
         held.append(values)
-        _set_term(field, i, values, summand.index, order)
-    return held, field
+        _set_term(made, i, values, summand.index, order)
+    return held, made
 
 
 def _set_sizes(field: _Field, sample: tuple[int, ...], order: Order) -> None:
@@ -194,7 +199,8 @@ def _set_term(field: _Field, i: int, values: Tensor, index: tuple[Tensor, ...], 
             term.index[a] = index[axis - 1].data_ptr()
 
 
-def _loaded() -> ctypes.CDLL:
+def loaded() -> ctypes.CDLL:
+    """The library, which must not be absent."""
     found = library()
     if isinstance(found, str):
         raise RuntimeError(found)

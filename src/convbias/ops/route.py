@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import aten, convolve, native
+from . import aten, convolve, native, training, ways
 from .call import Call, recorded
 from .choice import SMALL, chosen
 from .epilogue import finish
@@ -63,8 +63,10 @@ def explain_route(function: Callable[..., object], *args: Any, **kwargs: Any) ->
     ...     print(explain_route(layer, torch.zeros(1, 1, 6, 6))[0])
     1×2×4×4
       convolution by torch
+        not own: the image is small
         not onednn: torch's convolution is as fast, but for 3D images one by one and packed weights
       field and activation by in_place
+        not own: the image is small
         not onednn: the image is small
         not native: the output has fewer than 16384 numbers: torch's single steps are as fast
         not aten: the output has fewer than 16384 numbers: torch's single steps are as fast
@@ -93,6 +95,12 @@ def run(call: Call) -> Tensor:
 
 
 def _convolved_and_finished(call: Call) -> Tensor:
+    if ways.refusal(call) is None:
+        return ways.run(call)
+    if training.refusal(call) is None:
+        call = call.bared
+        y = training.convolve(call)
+        return y if training.whole(call) else finished(call, y)
     if convolve.fused_refusal(call) is None:
         return convolve.fused(call)
     y = convolve.convolve(call) if convolve.refusal(call) is None else call.convolve()
@@ -114,13 +122,20 @@ def may_write(tensors: Sequence[Tensor]) -> bool:
 
 def _told(call: Call, y: Tensor) -> Route:
     followed = _bypass(call.tensors)
+    own = followed or (training.refusal(call) if recorded(call.tensors) else ways.refusal(call))
+    plan = ways.plan_of(call) if own is None else None
+    name = plan.way if plan else "own"
     fused = followed or convolve.fused_refusal(call)
-    ways: Reasons = {"onednn": None if fused is None else followed or convolve.refusal(call), "torch": None}
+    convolutions: Reasons = {
+        name: own,
+        "onednn": fused and (followed or convolve.refusal(call)),
+        "torch": None,
+    }
     epilogues: Reasons = {"nothing": None}
     if call.fielded or call.activation:
-        epilogues = {"onednn": fused}
+        epilogues = {name: own, "onednn": fused}
         epilogues |= {name: followed or refusal(call, y) for name, (_, refusal) in EPILOGUES.items()}
-    convolution, not_convolution = _first(ways)
+    convolution, not_convolution = _first(convolutions)
     epilogue, not_epilogue = _first(epilogues)
     return Route(tuple(y.shape), convolution, epilogue, not_convolution, not_epilogue)
 

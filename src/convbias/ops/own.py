@@ -1,0 +1,132 @@
+"""convbias's own convolutions of images, as the library takes them."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ..geometry import Geometry
+from ..tying.base import Summand
+from . import native
+
+# As convbias.h numbers them.
+WAYS = ("winograd", "direct", "depthwise")
+# How many rows a kernel may have.
+MOST_ROWS = 16
+
+_CODES = {name: code for code, name in enumerate(WAYS)}
+# Of an image's axes as they lie in memory: rows, columns, channels.
+ORDER = (1, 2, 0)
+_pair = ctypes.c_int64 * 2
+
+
+@final
+class Shape(ctypes.Structure):
+    """A convolution's sizes: of its input, (N, C, H, W), and of all that follows from it."""
+
+    samples: int
+    channels: int
+    filters: int
+    _fields_ = (
+        ("samples", ctypes.c_int64),
+        ("channels", ctypes.c_int64),
+        ("filters", ctypes.c_int64),
+        *((name, _pair) for name in ("size", "out", "kernel", "stride", "dilation", "before")),
+    )
+
+    @classmethod
+    def of(cls, input: Sequence[int], filters: int, geometry: Geometry) -> Shape:
+        """For an input of this shape, padded already where it is not padded by zeros."""
+        samples, channels, *size = input
+        out, before = geometry.output_size(size), [first for first, _ in geometry.pads]
+        if geometry.padding_mode != "zeros":
+            size = [n + sum(pads) for n, pads in zip(size, geometry.pads, strict=True)]
+            before = [0, 0]
+        if geometry.kernel_size == geometry.stride == (1, 1) and out == tuple(size):
+            # To a single tap an image is one long row.
+            size, out = [1, size[0] * size[1]], (1, out[0] * out[1])
+        pairs = (size, out, geometry.kernel_size, geometry.stride, geometry.dilation, before)
+        return cls(samples, channels, filters, *(_pair(*pair) for pair in pairs))
+
+    def turned(self) -> Shape:
+        """Of the convolution that makes the gradient of this one's input (stride 1) from its output's."""
+        reach = [d * (k - 1) for d, k in zip(self.dilation, self.kernel, strict=True)]
+        before = _pair(*(r - b for r, b in zip(reach, self.before, strict=True)))
+        sizes = (self.out, self.size, self.kernel, self.stride, self.dilation, before)
+        return Shape(self.samples, self.filters, self.channels, *sizes)
+
+    @property
+    def tiles(self) -> int:
+        """Of 4×4 outputs."""
+        return self.samples * -(-self.out[0] // 4) * -(-self.out[1] // 4)
+
+
+@final
+class _Weights(ctypes.Structure):
+    _fields_ = (
+        ("values", ctypes.c_void_p),
+        ("filter", ctypes.c_int64),
+        ("channel", ctypes.c_int64),
+        ("tap", _pair),
+        ("rotated", ctypes.c_int),
+    )
+
+
+def pack(way: str, shape: Shape, weight: Tensor, turned: bool = False) -> Tensor:
+    """``weight`` (K, C/groups, kh, kw) as ``way`` wants it; ``turned``, for the gradient of the input."""
+    library, code = native.loaded(), _CODES[way]
+    packed = weight.new_empty(library.convbias_packed_size(code, ctypes.byref(shape)))
+    filter, channel, *taps = weight.stride()
+    if turned and way != "depthwise":
+        filter, channel = channel, filter
+    given = _Weights(weight.data_ptr(), filter, channel, _pair(*taps), turned)
+    library.convbias_pack(
+        code, ctypes.byref(shape), ctypes.byref(given), packed.data_ptr(), torch.get_num_threads()
+    )
+    return packed
+
+
+def convolve(
+    way: str,
+    shape: Shape,
+    input: Tensor,
+    packed: Tensor,
+    out: tuple[int, ...],
+    summands: Sequence[Summand] = (),
+    activation: str = "",
+) -> Tensor:
+    """``act(input ∗ packed + field)``, (N, K, *out) in channels_last."""
+    y = torch.empty((shape.samples, shape.filters, *out), memory_format=torch.channels_last)
+    input = input.contiguous(memory_format=torch.channels_last)
+    held, field = native.field(y, ORDER, summands)
+    done = native.loaded().convbias_convolve(
+        _CODES[way],
+        native.CODES[activation],
+        ctypes.byref(shape),
+        input.data_ptr(),
+        packed.data_ptr(),
+        y.data_ptr(),
+        ctypes.byref(field),
+        torch.get_num_threads(),
+    )
+    del held
+    if not done:
+        raise MemoryError("no memory for a convolution's intermediate numbers")
+    return y
+
+
+def depthwise_weights(shape: Shape, input: Tensor, gy: Tensor) -> Tensor:
+    """The gradient of a depthwise weight, (C, 1, kh, kw), from that of the output."""
+    input = input.contiguous(memory_format=torch.channels_last)
+    gy = gy.contiguous(memory_format=torch.channels_last)
+    gw = input.new_empty(*shape.kernel, shape.channels)
+    done = native.loaded().convbias_depthwise_weights(
+        ctypes.byref(shape), input.data_ptr(), gy.data_ptr(), gw.data_ptr(), torch.get_num_threads()
+    )
+    if not done:
+        raise MemoryError("no memory for the partial sums of a weight's gradient")
+    return gw.permute(2, 0, 1)[:, None]

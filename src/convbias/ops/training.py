@@ -1,0 +1,105 @@
+"""Own convolutions where a gradient is recorded, and those of their gradients faster than torch's."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from ..geometry import Geometry
+from ..tying.base import Summand
+from . import native, own, ways
+from .call import Call, recorded
+from .epilogue import KEEPING, hand_back
+from .ways import Plan
+
+
+def refusal(call: Call) -> str | None:
+    """Why no own convolution runs ``call`` where a gradient is recorded, or None."""
+    if not recorded(call.tensors):
+        return "no gradient is recorded"
+    if call.geometry.padding_mode != "zeros" or any(first != last for first, last in call.geometry.pads):
+        return "the padding is not by as many zeros on both sides"
+    reason = ways.unfit(call)
+    if reason is not None:
+        return reason
+    found = ways.plan_of(call)
+    return "torch's gradients of such a shape are as fast" if found and found.way == "direct" else None
+
+
+def whole(call: Call) -> bool:
+    """Whether field and activation are inside: what is saved for the gradient is the output then."""
+    return call.activation not in KEEPING
+
+
+def convolve(call: Call) -> Tensor:
+    """``call``, which must not have been refused: the whole, or without field and activation."""
+    summands, activation = (call.summands(), call.activation) if whole(call) else ([], "")
+    given = (call.geometry, call.groups, [s.index for s in summands], activation)
+    y = _Convolution.apply(call.input, call.weight, *given, *(s.values for s in summands))
+    return ways.as_torchs(call, y)
+
+
+@final
+class _Convolution(torch.autograd.Function):
+    """A convolution with its field and activation, as torch differentiates it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        weight: Tensor,
+        geometry: Geometry,
+        groups: int,
+        indices: list[tuple[Tensor, ...]],
+        activation: str,
+        *values: Tensor,
+    ) -> Tensor:
+        summands = [Summand(v, i) for v, i in zip(values, indices, strict=True)]
+        packed = ways.pack(input, weight, geometry, groups)
+        plan: Plan = packed.plan
+        y = own.convolve(plan.way, plan.shape, input, packed.weight, plan.out, summands, activation)
+        ctx.plan, ctx.where = plan, (geometry, groups, indices, activation)
+        ctx.save_for_backward(input, weight, y if activation else None, *values)
+        return y
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, gy: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        geometry, groups, indices, activation = ctx.where
+        input, weight, y, *values = ctx.saved_tensors
+        summands = [Summand(v, i) for v, i in zip(values, indices, strict=True)]
+        needed = ctx.needs_input_grad
+        gz, grads = hand_back(y, gy, own.ORDER, summands, activation, native, needed[6:])
+        found: list[Tensor | None] = [None, None]
+        # A gradient that is to be differentiated too is made of torch's operators, which can be.
+        if not torch.is_grad_enabled():
+            found[0] = _of_input(ctx.plan, input, weight, gz) if needed[0] else None
+            found[1] = _of_weight(ctx.plan, input, gz) if needed[1] else None
+        wanted = [need and gradient is None for need, gradient in zip(needed, found, strict=False)]
+        if any(wanted):
+            where = (geometry.stride, geometry.padded(input)[1], geometry.dilation, False, (0, 0), groups)
+            theirs = torch.ops.aten.convolution_backward(gz, input, weight, None, *where, [*wanted, False])
+            found = [mine if mine is not None else their for mine, their in zip(found, theirs, strict=False)]
+        return *found, None, None, None, None, *grads
+
+
+def _of_input(plan: Plan, input: Tensor, weight: Tensor, gz: Tensor) -> Tensor | None:
+    """The gradient of the input, a convolution by the weight turned round; None where torch's is as fast."""
+    if tuple(plan.shape.stride) != (1, 1):
+        return None
+    turned = plan.shape.turned()
+    packed = own.pack(plan.way, turned, weight, turned=True)
+    return own.convolve(plan.way, turned, gz, packed, tuple(input.shape[2:]))
+
+
+def _of_weight(plan: Plan, input: Tensor, gz: Tensor) -> Tensor | None:
+    """The gradient of the weight, or None where torch's is as fast."""
+    shape = plan.shape
+    if plan.way != "depthwise" or shape.kernel[1] not in (5, 7, 9):
+        return None
+    if shape.stride[1] > 2 or shape.dilation[1] > 1:
+        return None
+    return own.depthwise_weights(shape, input, gz)

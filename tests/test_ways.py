@@ -1,0 +1,238 @@
+"""Own convolutions: each is the definition, forward and in its gradients, wherever it is chosen."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+import convbias
+from convbias.ops import native, own, ways
+from convbias.ops.activations import ACTIVATIONS
+from layer_cases import ALL, Case, expected, gradients, over
+
+BUILT = native.absence() is None
+pytestmark = pytest.mark.skipif(not BUILT, reason=f"no own kernels: {native.absence()}")
+
+Made = tuple[str, dict[str, Any], tuple[int, int]]
+
+
+def depthwise(channels: int, size: tuple[int, int], **options: Any) -> Made:
+    return "depthwise", {"channels": (channels, channels), "groups": channels, **options}, size
+
+
+# A way, what a layer is made of, and the sides of its image.
+LAYERS: list[Made] = [
+    ("winograd", {"channels": (32, 40), "padding": 1}, (13, 22)),
+    ("winograd", {"channels": (33, 32), "padding": 0}, (26, 15)),
+    ("winograd", {"channels": (36, 35), "padding": 2}, (14, 17)),
+    ("winograd", {"channels": (32, 32), "padding": 1, "padding_mode": "circular"}, (18, 16)),
+    ("winograd", {"channels": (170, 160), "padding": 1}, (24, 13)),
+    ("direct", {"channels": (4, 8), "padding": 1}, (40, 61)),
+    ("direct", {"channels": (3, 5), "padding": (0, 2), "kernel_size": (2, 5)}, (50, 61)),
+    ("direct", {"channels": (5, 17), "padding": 1, "stride": 2}, (40, 61)),
+    ("direct", {"channels": (5, 1), "dilation": (2, 1), "padding": 2}, (41, 60)),
+    ("direct", {"channels": (3, 4), "padding": 1, "padding_mode": "reflect"}, (50, 62)),
+    ("direct", {"channels": (24, 50), "kernel_size": 1}, (21, 20)),
+    depthwise(16, (28, 29), padding=1),
+    depthwise(70, (9, 18), padding=3, kernel_size=7),
+    depthwise(37, (12, 20), padding=2, kernel_size=5),
+    depthwise(20, (30, 31), padding=1, stride=2),
+    depthwise(20, (30, 31), padding=4, dilation=3),
+    depthwise(17, (33, 32), padding=4, kernel_size=9, stride=2),
+]
+WINOGRAD, SEVEN = LAYERS[0], LAYERS[12]
+TYINGS = ["none", "tied", "untied", "c h + c w"]
+
+
+def named(case: Made) -> str:
+    return f"{case[0]}-{'-'.join(f'{k}={v}' for k, v in case[1].items())}"
+
+
+over_layers = pytest.mark.parametrize("case", LAYERS, ids=named)
+
+
+def made(case: Made, bias: str, activation: str | None = None) -> tuple[convbias.Conv2d, Tensor]:
+    """The layer, channels_last, with a bias that is nowhere 0, and two images."""
+    _, options, sides = case
+    (into, out), options = options["channels"], {k: v for k, v in options.items() if k != "channels"}
+    options = {"kernel_size": 3, **options}
+    size = convbias.Conv2d(into, out, bias=False, **options).geometry().output_size(sides)
+    layer = convbias.Conv2d(into, out, bias=bias, output_size=size, activation=activation, **options)
+    for name, parameter in layer.named_parameters():
+        if name != "weight":
+            torch.nn.init.normal_(parameter)
+    last = torch.channels_last
+    x = torch.randn(2, into, *sides).to(memory_format=last)
+    return layer.to(memory_format=last), x  # pyright: ignore[reportCallIssue]
+
+
+def exact(layer: Any, x: Tensor) -> Tensor:
+    return expected(copy.deepcopy(layer).double(), x.double())
+
+
+@over_layers
+@pytest.mark.parametrize("bias", TYINGS)
+@pytest.mark.parametrize("instructions", native.known_instructions() if BUILT else ["none"])
+def test_the_whole_layer(case: Made, bias: str, instructions: str) -> None:
+    before = native.instructions()
+    layer, x = made(case, bias, "relu")
+    try:
+        native.use(instructions)
+        with torch.no_grad():
+            for input in (x, x.contiguous()):
+                (taken,) = convbias.explain_route(layer, input)
+                assert (taken.convolution, taken.epilogue) == (case[0], case[0]), taken
+                assert_close(layer(input).double(), exact(layer, x), rtol=1e-5, atol=2e-5)
+    finally:
+        native.use(before)
+
+
+@over_layers
+@pytest.mark.parametrize("activation", [None, *ACTIVATIONS])
+def test_every_activation(case: Made, activation: str | None) -> None:
+    layer, x = made(case, "untied", activation)
+    with torch.no_grad():
+        assert_close(layer(x).double(), exact(layer, x), rtol=1e-5, atol=2e-5)
+
+
+@over(ALL)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_every_small_layer(case: Case, channels_last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ways, "SMALL", 1)
+    layer: Any = case.make(torch.float32)
+    x = case.input(dtype=torch.float32)
+    if channels_last and x.dim() == 4:
+        x = x.to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        (taken,) = convbias.explain_route(layer, x)
+        if type(layer) is convbias.Conv2d and layer.groups == 1 and layer.dilation[1] == 1:
+            assert taken.convolution == "direct", taken
+        y = layer(x)
+        assert_close(y.double(), exact(layer, x), rtol=1e-5, atol=1e-5)
+        with convbias.backend("aten"):
+            assert y.stride() == layer(x).stride()
+
+
+@over_layers
+@pytest.mark.parametrize("activation", [None, "relu", "tanh", "silu"])
+@pytest.mark.parametrize("bias", TYINGS)
+def test_gradients(case: Made, activation: str | None, bias: str) -> None:
+    layer, x = made(case, bias, activation)
+    double = copy.deepcopy(layer).double()
+    input, wide = x.clone().requires_grad_(), x.double().requires_grad_()
+    (taken,) = convbias.explain_route(layer, input)
+    plain = layer.padding_mode == "zeros"
+    assert (taken.convolution == case[0]) == (plain and case[0] != "direct"), taken
+    y, wanted = layer(input), expected(double, wide)
+    assert_close(y.double(), wanted, rtol=1e-5, atol=2e-5)
+    # Where relu's slope jumps, rounding decides on which side a number is.
+    double.activation = None
+    away = expected(double, wide).detach().abs() > 1e-4
+    y, wanted = y * away, wanted * away
+    for mine, theirs in zip(gradients(y, layer, input), gradients(wanted, double, wide), strict=True):
+        assert_close(mine.double(), theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("case", [WINOGRAD, SEVEN], ids=named)
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_the_gradient_of_the_gradient(case: Made, activation: str) -> None:
+    layer, x = made(case, "untied", activation)
+    leaves = [x.requires_grad_(), *layer.parameters()]
+    found = []
+    for name in ("auto", "aten"):
+        with convbias.backend(name):
+            y = layer(x)
+            first = torch.autograd.grad(y.square().mean(), leaves, create_graph=True)
+            found.append(torch.autograd.grad(torch.stack([(g * g).sum() for g in first]).sum(), leaves))
+    assert_close(*found, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("needed", ["input", "weight", "bias"])
+def test_a_gradient_that_is_wanted_alone(needed: str) -> None:
+    layer, x = made(WINOGRAD, "untied", "relu")
+    leaves = {"input": x, "weight": layer.weight, "bias": layer.get_parameter("bias")}
+    for name, leaf in leaves.items():
+        leaf.requires_grad_(name == needed)
+    with convbias.backend("aten"):
+        wanted = torch.autograd.grad(layer(x).square().sum(), leaves[needed])
+    assert convbias.explain_route(layer, x)[0].convolution == "winograd"
+    assert_close(torch.autograd.grad(layer(x).square().sum(), leaves[needed]), wanted, rtol=1e-4, atol=1e-3)
+
+
+def test_winograd_can_be_switched_off() -> None:
+    layer, x = made(WINOGRAD, "untied", "relu")
+    with torch.no_grad():
+        y = layer(x)
+        with convbias.backend(winograd=False):
+            assert convbias.explain_route(layer, x)[0].convolution != "winograd"
+            assert not torch.equal(layer(x), y)
+            with convbias.backend("native"):
+                assert convbias.explain_route(layer, x)[0].convolution != "winograd"
+            with convbias.backend(winograd=True):
+                assert torch.equal(layer(x), y)
+        assert torch.equal(layer(x), y)
+    with pytest.raises(ValueError, match="give one of auto, aten, native, or winograd=False"):
+        convbias.backend().__enter__()
+
+
+@pytest.mark.parametrize("channels", [32, 64, 256])
+def test_winograds_errors_are_at_most_three_times_the_direct_ones(channels: int) -> None:
+    x, w = torch.randn(4, channels, 24, 24), torch.randn(channels, channels, 3, 3) / (3 * channels**0.5)
+    x, w = (t.to(memory_format=torch.channels_last) for t in (x, w))
+    truth = F.conv2d(x.double(), w.double(), padding=1)
+    with torch.no_grad():
+        (taken,) = convbias.explain_route(convbias.functional.conv2d, x, w, padding=1)
+        assert taken.convolution == "winograd"
+        error = (convbias.functional.conv2d(x, w, padding=1) - truth).abs().max()
+    assert error <= 3 * (F.conv2d(x, w, padding=1) - truth).abs().max()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_stays_in_its_tiles(bad: float) -> None:
+    layer, x = made(WINOGRAD, "untied")
+    x[1, 5, 6, 9] = bad
+    with torch.no_grad():
+        y, wanted = layer(x), exact(layer, x)
+    reached = ~wanted.isfinite()
+    assert reached.any()
+    assert not y[reached].isfinite().any()
+    # It is in the middle of the tile of rows 4 to 7 and columns 8 to 11, and in no other's window.
+    far = torch.ones_like(reached)
+    far[1, :, 4:8, 8:12] = False
+    assert_close(y[far].double(), wanted[far], rtol=1e-5, atol=2e-5)
+
+
+def test_the_packed_weight_follows_the_weight() -> None:
+    layer, x = made(WINOGRAD, "untied", "relu")
+    other, _ = made(WINOGRAD, "untied", "relu")
+    changes = [
+        lambda: layer.weight.mul_(2),
+        lambda: layer.load_state_dict(other.state_dict()),
+        lambda: layer.to(torch.float64).to(torch.float32),
+        lambda: (layer.weight.data.add_(1), layer.repack()),
+    ]
+    with torch.no_grad():
+        layer(x)
+        for change in changes:
+            change()
+            assert_close(layer(x).double(), exact(layer, x), rtol=1e-5, atol=2e-4)
+
+
+def test_few_outputs_and_large_weights_keep_torchs_way() -> None:
+    with torch.no_grad():
+        for channels, side in ((64, 4), (512, 7)):
+            layer = convbias.Conv2d(channels, channels, 3, padding=1, bias=False)
+            (taken,) = convbias.explain_route(layer, torch.randn(1, channels, side, side))
+            assert taken.convolution != "winograd"
+            assert taken.not_convolution["own"]
+
+
+def test_shapes_know_their_tiles() -> None:
+    geometry = convbias.Geometry.of(2, 3, padding=1)
+    assert own.Shape.of((3, 8, 9, 4), 8, geometry).tiles == 3 * 3 * 1
