@@ -60,7 +60,7 @@ def _pointwise_before(first: AffineConv, second: AffineConv, input_size: Sequenc
     if shift.others or shift.tap is not None:
         if input_size is None:
             raise FoldRefused("compose", "the first bias is a map whose size is not known")
-        shift = Field(maps=(shift.at(first.site(input_size)),))
+        shift = Field(maps=(shift.at(first.site(input_size)),), summed=shift.power)
     bias = second.bias + second.through(shift, between)
     groups = math.gcd(first.groups, second.groups)
     first, second = first.in_groups(groups), second.in_groups(groups)
@@ -92,4 +92,4 @@ def _strided(bias: Field, steps: Sequence[int]) -> Field:
             raise FoldRefused("compose", f"a stride takes places out of the {tying!r} bias")
         level, u, v = parameters
         others.append((tying, (level, u, v[every])))
-    return Field(tuple(m[every] for m in bias.maps), bias.tap, tuple(others))
+    return Field(tuple(m[every] for m in bias.maps), bias.tap, tuple(others), bias.summed)

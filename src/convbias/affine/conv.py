@@ -116,7 +116,9 @@ class AffineConv:
                 total += shared if self.geometry.covers else Field(tap=taps)
             else:
                 total += Field(maps=(self._convolved(part, input_size),))
-        return total
+        power = shift.power.to(self.weight).expand(self.in_channels).reshape(self.groups, -1)
+        summed = torch.einsum("goi,gi->go", self.grouped.flatten(3).square().sum(3), power).flatten()
+        return replace(total, summed=summed)
 
     def _convolved(self, part: Tensor, input_size: Sequence[int] | None) -> Tensor:
         if input_size is None and 1 in part.shape[1:]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -28,11 +28,28 @@ class Field:
 
     ``maps`` are ``(C or 1, out or 1, …)`` and no two of them could be one; a tied bias is ``(C, 1, …)``.
     ``tap`` is ``(C, *kernel)``. ``others`` are tyings that no axis set and no tap is, with their parameters.
+    ``summed`` is noted where parts were made of others, which may have cancelled: see ``power``.
     """
 
     maps: tuple[Tensor, ...] = ()
     tap: Tensor | None = None
     others: tuple[tuple[Tying, Parameters], ...] = ()
+    summed: Tensor | None = None
+
+    @property
+    def power(self) -> Tensor:
+        """For each filter, ``(C,)``, the sum of the squares of the terms that its numbers are sums of.
+
+        Its root is what the numbers' rounding is measured by: they themselves may have cancelled each other.
+        """
+        if self.summed is not None:
+            return self.summed
+        parts = [*self.maps, *([] if self.tap is None else [self.tap])]
+        for tying, (first, *rest) in self.others:
+            parts.append(first)
+            if isinstance(tying, Rank):
+                parts.append(rest[0].abs() @ rest[1].flatten(1).abs().amax(1))
+        return sum((part.reshape(len(part), -1).abs().amax(1).square() for part in parts), torch.zeros(1))
 
     @classmethod
     def of(cls, tying: Tying, parameters: Parameters, dims: int) -> Field:
@@ -57,7 +74,8 @@ class Field:
         others = self.others
         for tying, parameters in other.others:
             others = _with_other(others, tying, parameters)
-        return Field(maps, sum(taps[1:], taps[0]) if taps else None, others)
+        tap = sum(taps[1:], taps[0]) if taps else None
+        return Field(maps, tap, others, self.power + other.power)
 
     def mapped(self, on_filters: OnFilters, channels: int) -> Field:
         """The field after a linear map of its ``channels`` filters: of the first axis of ``(C, …)``.
@@ -76,7 +94,9 @@ class Field:
             if isinstance(tying, Rank):
                 rest = [on_filters(rest[0]), rest[1]]
             result += Field(others=((tying, (on_filters(first), *rest)),))
-        return result
+        # A column for each filter: how much of it is in each of the new ones.
+        each = on_filters(self.power.sqrt().expand(channels).diag())
+        return replace(result, summed=each.square().sum(1))
 
     def at(self, site: Site) -> Tensor:
         """``B``, shape ``(C, *out)``."""

@@ -46,7 +46,7 @@ FRESH: frozenset[Any] = frozenset((*KINDS, aten.linear.default, aten.add.Tensor,
 TIED = parse("tied")
 # Tyings that suit images of any size.
 UNBOUND = ("none", "tied", "tap", "c + tap")
-# In units of the dtype's precision and the field's size: what two parts that cancel each other leave.
+# In units of the dtype's precision and of the filter's terms: what those that cancel each other leave.
 ROUNDING = 4
 
 
@@ -59,9 +59,9 @@ def bias_of(
         return tying, parameters
     field = conv.bias.at(conv.site(input_size))
     level = field.flatten(1).mean(1)
-    rest = (field.flatten(1) - level[:, None]).abs().max()
-    size = max(part.abs().max() for part in (field, *parts_of(conv)))
-    return (TIED, (level,)) if rest <= ROUNDING * torch.finfo(dtype).eps * size else (tying, parameters)
+    rest = (field.flatten(1) - level[:, None]).abs().amax(1)
+    rounding = ROUNDING * torch.finfo(dtype).eps * conv.bias.power.sqrt()
+    return (TIED, (level,)) if bool((rest <= rounding).all()) else (tying, parameters)
 
 
 def written(network: Network) -> GraphModule:
