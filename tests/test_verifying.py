@@ -242,6 +242,15 @@ SLIGHTLY: dict[str, tuple[nn.Module, Callable[[Tensor], Tensor]]] = {
     ),
     "four in a hundred of numbers of half the precision": (conv().bfloat16(), lambda y: 1.04 * y),
     "double": (conv().double(), lambda y: y * (1 + 1e-7)),
+    "beside half a number that nobody reads": (
+        layer,
+        lambda y: (y.mean().half(), column(y, 0.01 * y.abs().max().item()))[1],
+    ),
+    "beside one in both": (
+        Off(layer, lambda y: (y.half(), y)[1]),
+        lambda y: column(y, 0.01 * y.abs().max().item()),
+    ),
+    "in coarser numbers than the first": (layer, lambda y: y.bfloat16().to(y)),
 }
 
 
@@ -263,6 +272,24 @@ def test_rounding_on_the_way_is_no_difference() -> None:
     assert verdict
     assert verdict.worst.apart > 1e-9
     assert not convbias.verify(one, Off(layer, lambda y: (y.float() / 3.01).to(y)), [torch.randn(1, C, 8, 8)])
+
+
+def test_a_cast_that_does_nothing_is_no_difference() -> None:
+    """In float64, where networks are compared, it does something."""
+    assert convbias.verify(layer, Run(lambda x: layer(x).float()), [torch.randn(1, C, 8, 8)])
+    assert convbias.verify(Run(lambda x: layer(x).float()), layer, [torch.randn(1, C, 8, 8)])
+
+
+def test_what_is_random_is_the_same_at_every_call() -> None:
+    noisy = Run(lambda x: F.dropout(layer(x)) + torch.randn(1, C, 1, 1))
+    other = Run(lambda x: F.dropout(layer(x)) - torch.randn(1, C, 1, 1))
+    x = torch.randn(1, C, 8, 8)
+    state = torch.get_rng_state()
+    assert convbias.verify(noisy, noisy, [x])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not convbias.verify(noisy, other, [x])
+    with pytest.raises(ValueError, match="a: is no function of its input"):
+        convbias.verify(Drifting(layer), layer, [x])
 
 
 def test_rounding_is_not_measured_by_what_cancels() -> None:

@@ -6,7 +6,7 @@ import copy
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -14,15 +14,20 @@ from torch.export import ExportedProgram
 from torch.nn import Module
 
 from .inputs import cases, checked, counted, dynamic_axes, randomised, resized, statistics_of
-from .networks import ModuleNetwork, Named, Network, Precision, network
+from .networks import ModuleNetwork, Named, Network, network
 from .sizes import shapes
-from .verdict import Case, Verdict, compared, scale
+from .verdict import Case, Verdict, compared, other_type, scale
 
 # In units of the precision of the networks' numbers; and never more than so much.
 ROUNDING, MOST = 1000.0, 0.05
 # The same where both compute in float64, and the networks' own numbers alone are rounded; and never less.
 STORED, MOST_STORED, LEAST = 64.0, 0.02, 1e-9
 CALLS = 3
+
+
+@final
+class Unsteady(ValueError):
+    """The first network gives another result for the same input."""
 
 
 def verify(
@@ -45,11 +50,12 @@ def verify(
     the smallest size that ``a`` takes and at others, no two axes alike; the example several times, with the
     first results kept, for a runtime may be right once only. Inputs that ``a`` itself does not take are
     skipped, and named. In float64 where both can. ``tolerance`` is relative to the largest output of the same
-    channel; by default so much as the precision of the networks' numbers explains. Outputs of whole numbers
-    must be equal, and those of modules in the same places of tuples, lists and dicts.
+    channel; by default so much as the precision explains of the numbers that ``a`` makes its outputs of.
+    Whole numbers must be equal, and outputs of modules in the same places of tuples, lists and dicts.
 
-    Raises ValueError where ``a`` does not take the example, and where no output has a finite number: then
-    there is nothing to compare.
+    What modules draw at random is the same at every call. Raises ValueError where ``a`` does not take the
+    example, where it is no function of its input, and where no output has a finite number: then there is
+    nothing to compare.
 
     >>> conv = torch.nn.Conv2d(1, 1, 3, padding=1)
     >>> wrong = torch.nn.Sequential(torch.nn.ZeroPad2d(1), torch.nn.Conv2d(1, 1, 3))
@@ -67,17 +73,19 @@ def verify(
         b = b(copy.deepcopy(a))
     first, second = network(a), network(b)
     in_order = not (isinstance(first, ModuleNetwork) and isinstance(second, ModuleNetwork))
-    stored = max(first.epsilon, second.epsilon)
-    (first, second), examples, coarsest = _in_double(first, second, examples)
+    native, stored = _measured(first, examples)
+    made = _tried("second", second.copied(), examples)
+    unlike = made if isinstance(made, str) else "" if in_order else other_type(native, made)
+    found = [Case("example", _shapes(examples), failure=unlike)] if unlike else []
+    (first, second), examples, computed = _in_double(first, second, examples, stored)
     if tolerance is None:
-        tolerance = _rounding(stored, coarsest)
-    try:
-        usual = first(examples)
-    except Exception as error:
-        raise ValueError(
-            f"example_inputs={_shapes(examples)}: the network does not take them, "
-            f"{type(error).__name__}: {error}"
-        ) from error
+        tolerance = _rounding(stored, computed)
+    usual = copy.deepcopy(first(examples))
+    if not compared("", examples, usual, first(examples)).apart <= tolerance:
+        raise Unsteady(
+            "a: is no function of its input, for the next call gives another result (it keeps a state, or "
+            "draws numbers of its own): nothing can be compared"
+        )
     # Constants may cancel to almost nothing, which rounding is not to be measured by.
     least = {name: scale(y) for name, y in usual.items() if isinstance(y, Tensor) and y.numel()}
     calls = [_tried("second", second, examples) for _ in range(CALLS)]
@@ -88,7 +96,7 @@ def verify(
         every += named if whole else itertools.islice(named, 1)
     taken = counted(examples, lambda inputs: not isinstance(_tried("first", first, inputs), str))
     every += [("indices", inputs) for inputs in taken]
-    found, skipped, told = list[Case](), list[str](), False
+    skipped, told = list[str](), False
     for name, inputs in every:
         expected = _tried("first", first, inputs)
         if isinstance(expected, str):
@@ -108,6 +116,23 @@ def verify(
         _again(call, kept, copies[0], examples, tolerance) for call, kept in zip(calls, copies, strict=True)
     ]
     return Verdict(tuple(found), tolerance, "float64" if _double(examples) else "float32", tuple(skipped))
+
+
+def rounding_of(a: Module, examples: Sequence[Tensor]) -> float:
+    """The tolerance for a network whose weights were rounded once more, one after another."""
+    _, stored = _measured(ModuleNetwork(a), examples)
+    return min(max(ROUNDING * stored, LEAST), MOST)
+
+
+def _measured(first: Network, examples: Sequence[Tensor]) -> tuple[Named, float]:
+    """What the network makes of the example, and the precision of the coarsest numbers that it made it of."""
+    try:
+        return first.copied().measured(examples)
+    except Exception as error:  # whatever a network raises
+        raise ValueError(
+            f"example_inputs={_shapes(examples)}: the network does not take them, "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _randomised(a: Any, b: Any) -> tuple[Any, Any]:
@@ -175,23 +200,23 @@ def _takes(first: Network, examples: list[Tensor], sizes: list[tuple[int, ...]])
 
 
 def _in_double(
-    first: Network, second: Network, examples: list[Tensor]
+    first: Network, second: Network, examples: list[Tensor], stored: float
 ) -> tuple[tuple[Network, Network], list[Tensor], float]:
     """Both networks and the examples in float64, or as they were where one of them cannot.
 
-    With the precision of the coarsest numbers that they compute: a network may cast to others on its way.
+    With the precision of the coarsest numbers that their outputs are made of, for a network may cast to
+    others on its way; no coarser ones excuse the second network than the first one's own, ``stored``.
     """
     doubled = first.in_double(), second.in_double()
     inputs = [x.double() if x.is_floating_point() else x for x in examples]
     try:
         if doubled[0] is None or doubled[1] is None:
             return (first, second), examples, torch.finfo(torch.float32).eps
-        with Precision() as seen:
-            doubled[0](inputs)
-            doubled[1](inputs)
+        _, one = doubled[0].copied().measured(inputs)
+        _, other = doubled[1].copied().measured(inputs)
     except Exception:
         return (first, second), examples, torch.finfo(torch.float32).eps
-    return (doubled[0], doubled[1]), inputs, seen.epsilon
+    return (doubled[0], doubled[1]), inputs, max(one, min(other, stored))
 
 
 def _double(examples: list[Tensor]) -> bool:

@@ -43,70 +43,94 @@ class Network(ABC):
         """The outputs."""
 
     @abstractmethod
+    def measured(self, inputs: Sequence[Tensor]) -> tuple[Named, float]:
+        """The outputs, and the precision of the coarsest numbers that they were made of."""
+
+    @abstractmethod
+    def copied(self) -> Network:
+        """The same with a state of its own."""
+
+    @abstractmethod
     def in_double(self) -> Network | None:
         """The same in float64, or None where it cannot be."""
-
-    @property
-    @abstractmethod
-    def epsilon(self) -> float:
-        """The precision of its numbers: of the coarsest that it has."""
 
 
 @final
 class Precision(TorchDispatchMode):
-    """Notes the precision of the coarsest numbers that are computed within it."""
+    """Notes, of what is computed within it, how precise the coarsest numbers are that it was made of."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.epsilon = 0.0
+        # By memory: writing into a part of a tensor makes all of it as coarse.
+        self.known: dict[int, float] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
+        coarsest = max(map(self.of, pytree.tree_leaves((args, kwargs))), default=0.0)
         for made in pytree.tree_leaves(result):
-            if isinstance(made, Tensor) and (made.is_floating_point() or made.is_complex()):
-                self.epsilon = max(self.epsilon, torch.finfo(made.dtype).eps)
+            if isinstance(made, Tensor):
+                self.known[made.untyped_storage().data_ptr()] = max(coarsest, _own_precision(made))
         return result
+
+    def of(self, value: object) -> float:
+        """The precision of the coarsest numbers that ``value`` was made of."""
+        if not isinstance(value, Tensor):
+            return 0.0
+        return max(_own_precision(value), self.known.get(value.untyped_storage().data_ptr(), 0.0))
+
+
+def _own_precision(value: Tensor) -> float:
+    numbers = value.is_floating_point() or value.is_complex()
+    return torch.finfo(value.dtype).eps if numbers else 0.0
 
 
 @final
 class ModuleNetwork(Network):
-    """A module of torch, or an exported program's."""
+    """A module of torch, or an exported program's. What it draws at random is the same at every call."""
 
     def __init__(self, module: Module) -> None:
         self.module = module
 
     @torch.no_grad()
     def __call__(self, inputs: Sequence[Tensor]) -> Named:
-        leaves, _ = pytree.tree_flatten_with_path(self.module(*inputs))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            leaves, _ = pytree.tree_flatten_with_path(self.module(*inputs))
         return {f"output{pytree.keystr(place)}": _value(leaf) for place, leaf in leaves}
 
-    def in_double(self) -> Network | None:
-        if any(tensor.is_complex() for tensor in self._tensors()):
-            return None  # Module.double leaves complex numbers as they are
+    def measured(self, inputs: Sequence[Tensor]) -> tuple[Named, float]:
+        with Precision() as seen:
+            outputs = self(inputs)
+        return outputs, max(map(seen.of, outputs.values()), default=0.0)
+
+    def copied(self) -> ModuleNetwork:
         try:
             with warnings.catch_warnings():
                 # torch copies its own tree specs in a way that it warns of.
                 warnings.simplefilter("ignore", FutureWarning)
-                doubled = copy.deepcopy(self.module).double()
-        except Exception:  # a module may refuse to be copied or changed in any way
-            return None
+                made = copy.deepcopy(self.module)
+        except Exception:  # a module may refuse to be copied in any way
+            return self
         if isinstance(self.module, GraphModule):  # whose copies forget what sizes they take
-            doubled.register_forward_pre_hook(lambda _, inputs: self._check(inputs))
-        return ModuleNetwork(doubled)
+            made.register_forward_pre_hook(lambda _, inputs: self._check(inputs))
+        return ModuleNetwork(made)
+
+    def in_double(self) -> Network | None:
+        tensors = (*self.module.parameters(), *self.module.buffers())
+        made = self.copied()
+        if made is self or any(tensor.is_complex() for tensor in tensors):
+            return None  # Module.double leaves complex numbers as they are
+        try:
+            made.module.double()
+        except Exception:  # nor need it be changed
+            return None
+        return made
 
     def _check(self, inputs: Any) -> None:
         """Raise what the module's hooks raise for ``inputs``."""
         for key, hook in self.module._forward_pre_hooks.items():
             named: Any = ({},) if key in self.module._forward_pre_hooks_with_kwargs else ()
             hook(self.module, inputs, *named)
-
-    @property
-    def epsilon(self) -> float:
-        numbers = (t for t in self._tensors() if t.is_floating_point() or t.is_complex())
-        return max((torch.finfo(t.dtype).eps for t in numbers), default=0.0)
-
-    def _tensors(self) -> list[Tensor]:
-        return [*self.module.parameters(), *self.module.buffers()]
 
 
 @final
@@ -153,12 +177,14 @@ class OnnxNetwork(Network):
         outputs = self.session.get_outputs()
         return {out.name: torch.from_numpy(y) for out, y in zip(outputs, found, strict=True)}
 
+    def measured(self, inputs: Sequence[Tensor]) -> tuple[Named, float]:
+        return self(inputs), torch.finfo(torch.float32).eps
+
+    def copied(self) -> Network:
+        return self
+
     def in_double(self) -> Network | None:
         return None
-
-    @property
-    def epsilon(self) -> float:
-        return torch.finfo(torch.float32).eps
 
 
 def _value(leaf: Any) -> Any:

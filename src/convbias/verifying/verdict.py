@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, final
@@ -105,8 +105,7 @@ def compared(
 ) -> Case:
     """The case of two networks' outputs by name, or ``in_order`` where names mean nothing, for ``inputs``.
 
-    Whole numbers, and whatever is no tensor, must be equal. All must be of the same type, but for numbers of
-    another precision where names mean nothing: files have their own. ``least`` are scales, by output, that
+    Whole numbers, and whatever is no tensor, must be equal. ``least`` are scales, by output, that
     differences are measured by where the outputs are smaller.
     """
     sizes = [tuple(x.shape) for x in inputs]
@@ -114,13 +113,12 @@ def compared(
         return Case(name, sizes, failure=f"{_listed(first)}, and {_listed(second)}")
     border = interior = 0.0
     worst = ""
-    others = second.values() if set(first) != set(second) else (second[label] for label in first)
-    for (label, a), b in zip(first.items(), others, strict=True):
+    for label, a, b in _pairs(first, second):
         if not isinstance(a, Tensor) or not isinstance(b, Tensor):
             if type(a) is not type(b) or a != b:
                 return Case(name, sizes, failure=f"{label} is {_told(a)}, and {_told(b)}")
             continue
-        if a.dtype != b.dtype and not (in_order and a.is_floating_point() and b.is_floating_point()):
+        if a.dtype != b.dtype and not (a.is_floating_point() and b.is_floating_point()):
             return Case(name, sizes, failure=f"{label} is of {a.dtype}, and of {b.dtype}")
         if a.shape != b.shape:
             return Case(name, sizes, failure=f"{label} is {tuple(a.shape)}, and {tuple(b.shape)}")
@@ -141,6 +139,21 @@ def compared(
         else:
             interior = max(interior, here[0])
     return Case(name, sizes, border, interior, worst)
+
+
+def other_type(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
+    """Which output has numbers of another type in the second network; "" if none has."""
+    for label, a, b in _pairs(first, second):
+        if isinstance(a, Tensor) and isinstance(b, Tensor) and a.dtype != b.dtype:
+            return f"{label} is of {a.dtype}, and of {b.dtype}"
+    return ""
+
+
+def _pairs(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """The outputs of both by name, or in their order where the names are others."""
+    others = second.values() if set(first) != set(second) else (second[label] for label in first)
+    for (label, a), b in zip(first.items(), others, strict=False):
+        yield label, a, b
 
 
 def _listed(outputs: Mapping[str, Any]) -> str:
