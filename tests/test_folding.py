@@ -242,6 +242,33 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str], list[str]]] = {
         {"parallel branches"},
         ["tied"],
     ),
+    "branches within a larger sum": (
+        lambda: Net(
+            lambda n, x: x.relu() - (n.conv(x) + n.point(x) + (n.norm(x) - n.map)),
+            **{"conv": conv(), "point": conv(1, 0), "norm": bn()},
+        ),
+        {"parallel branches"},
+        ["tied"],
+    ),
+    "branches of two images": (
+        lambda: Net(
+            lambda n, x: n.a(x) + (n.b(y := x.relu()) + n.c(x)) + n.d(y),
+            **{"a": conv(), "b": conv(), "c": conv(1, 0), "d": conv(1, 0)},
+        ),
+        {"parallel branches"},
+        ["tied", "tied"],
+    ),
+    **{
+        f"outputs that are equally large at even sizes only, {kernels}": (
+            lambda kernels=kernels: Net(
+                lambda n, x: n.a(x) + n.b(x) + F.avg_pool2d(x, 2),
+                **{name: conv(k, p, stride=2) for name, (k, p) in zip("ab", kernels, strict=True)},
+            ),
+            {"parallel branches"},
+            ["tied"],
+        )
+        for kernels in (((3, 1), (2, 0)), ((4, 1), (3, 1)), ((1, 0), (5, 2)))
+    },
     "itself twice": (
         lambda: Net(lambda n, x: x + x + n.conv(x), conv=conv()),
         {"parallel branches"},
@@ -418,10 +445,22 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
         "parallel branches",
         "conv is added twice",
     ),
-    "a sum with something else": (
-        lambda: Net(lambda n, x: n.conv(x) + n.point(x) + x.relu(), conv=conv(), point=conv(1, 0)),
+    "a sum with something else, several times": (
+        lambda: Net(
+            lambda n, x: torch.add(n.conv(x) + n.point(x), x.relu(), alpha=2), conv=conv(), point=conv(1, 0)
+        ),
         "parallel branches",
-        "a part of the sum is no branch of the same input",
+        "the rest of the sum has relu 2 times",
+    ),
+    "a sum with something larger": (
+        lambda: Net(lambda n, x: n.a(x) + n.b(x) + x.relu(), a=conv(8, 0), b=conv(8, 0, bias=False)),
+        "parallel branches",
+        "the rest of the sum makes (2, 4, 1, 1) another value",
+    ),
+    "outputs of other sizes": (
+        lambda: Net(lambda n, x: n.a(x) + n.b(x), a=conv(8, 0), b=conv()),
+        "parallel branches",
+        "the branches' outputs differ in size along axis 0",
     ),
 }
 

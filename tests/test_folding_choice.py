@@ -575,6 +575,81 @@ def test_the_laws_have_the_names_that_reports_use() -> None:
     assert report["before"]["nodes"] == 2
 
 
+class Counting(nn.Module):
+    """What it returns depends on how often it was called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = conv(), bn()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.norm(self.conv(x)) + self.calls
+
+
+def in_bfloat16(net: Any, x: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        return net.norm(net.conv(x))
+
+
+# The network, what is added to its inputs, the laws that apply, and what is said.
+UNLIKE: dict[str, tuple[Callable[[], nn.Module], float, list[str], str]] = {
+    "a state": (Counting, 0, [], "it gives another result for the same input"),
+    "random numbers": (
+        lambda: Net(lambda n, x: n.norm(n.conv(x)) + torch.randn(1, C, 1, 1), conv=conv(), norm=bn()),
+        0,
+        ["affine after"],
+        "",
+    ),
+    "dropout that is left on": (
+        lambda: Net(lambda n, x: n.norm(n.conv(x)) + F.dropout(x), conv=conv(), norm=bn()),
+        0,
+        ["affine after"],
+        "",
+    ),
+    "autocast": (lambda: Net(in_bfloat16, conv=conv(), norm=bn()), 0, ["affine after"], ""),
+    "constants that cancel": (
+        lambda: Net(lambda n, x: n.conv(x - 1e5), conv=conv(padding=0)),
+        1e5,
+        [],
+        "constants cancel, and rounding outweighs what is left; the fold was undone",
+    ),
+    "a cast that does nothing, but in float64": (
+        lambda: Net(lambda n, x: n.norm(n.conv(x).float()).float(), conv=conv(), norm=bn()),
+        0,
+        ["affine after"],
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNLIKE)
+def test_what_disagrees_for_other_reasons_is_no_bug(case: str) -> None:
+    make, level, expected, said = UNLIKE[case]
+    model = randomised(make()).eval()
+    folded = convbias.fold(model, level + torch.randn(2, C, 8, 8), force="all")
+    assert laws(folded) == expected
+    assert any(said in row.reason for row in folded.report.refused) == bool(said)
+    assert not any("a bug" in row.reason for row in folded.report.refused)
+
+
+def test_sizes_that_the_network_pins_are_known() -> None:
+    free = {0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
+    run = {
+        "affine after": lambda n, x: n.conv(x) + n.map,
+        "affine before": lambda n, x: n.conv(x.relu() + n.map),
+        "constant channels": lambda n, x: n.wide(torch.cat([x, n.map.expand(x.shape[0], -1, -1, -1)], 1)),
+    }
+    for law, forward in run.items():
+        model = Net(forward, conv=conv(), wide=conv(inputs=2 * C)).eval()
+        x = torch.randn(2, C, 8, 8)
+        folded = convbias.fold(model, x, dynamic_shapes=(free,), force="all")
+        assert law in laws(folded), folded.report
+        assert "untied" in folded.report.folded[-1].bias
+        torch.testing.assert_close(folded.model(x[:1]), model(x[:1]), rtol=1e-4, atol=1e-4)
+
+
 def test_only_the_fold_that_disagrees_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     from convbias.folding import driver, laws
 

@@ -14,13 +14,14 @@ from .conv import AffineConv
 from .field import Field
 
 
-def parallel(*branches: AffineConv) -> AffineConv:
+def parallel(*branches: AffineConv, input_size: Sequence[int] | None = None) -> AffineConv:
     """``Σ branch(x)``: the kernels laid over each other where their windows lie, the fields added.
 
-    A 1×1 branch (or the identity) lands on the tap that reads its entry.
+    A 1×1 branch (or the identity) lands on the tap that reads its entry. Branches whose outputs are equally
+    large at one ``input_size`` only are one convolution there.
     """
     groups = math.gcd(*(branch.groups for branch in branches))
-    geometry = _common_geometry([branch.geometry for branch in branches])
+    geometry = _common_geometry([branch.geometry for branch in branches], input_size)
     channels = {(branch.in_channels, branch.out_channels) for branch in branches}
     if len(channels) > 1:
         raise FoldRefused("parallel", f"branches of different channels (in, out): {sorted(channels)}")
@@ -29,7 +30,7 @@ def parallel(*branches: AffineConv) -> AffineConv:
     return parts[0].with_grouped(weight, sum((part.bias for part in parts), Field()))
 
 
-def _common_geometry(geometries: Sequence[Geometry]) -> Geometry:
+def _common_geometry(geometries: Sequence[Geometry], input_size: Sequence[int] | None) -> Geometry:
     """The geometry whose windows contain those of all: same outputs, a kernel that reaches as far."""
     first = geometries[0]
     if all(g == first for g in geometries):
@@ -46,14 +47,21 @@ def _common_geometry(geometries: Sequence[Geometry]) -> Geometry:
     pads: list[tuple[int, int]] = []
     for axis in range(first.dims):
         lines = [_reads(g, axis) for g in geometries]
+        # How far the last window may begin behind the image's end: which says how many windows there are.
         surplus = {g.pads[axis][1] - reads[-1] for g, reads in zip(geometries, lines, strict=True)}
-        if len(surplus) > 1:
+        if len(surplus) > 1 and input_size is None:
+            raise FoldRefused(
+                "parallel", f"the branches' outputs differ in size along axis {axis} at some sizes"
+            )
+        if len({(input_size[axis] + one - 1) // first.stride[axis] for one in surplus if input_size}) > 1:
             raise FoldRefused("parallel", f"the branches' outputs differ in size along axis {axis}")
         every = sorted({offset for reads in lines for offset in reads})
         step = math.gcd(*(offset - every[0] for offset in every)) or 1
         kernel.append((every[-1] - every[0]) // step + 1)
         dilation.append(step)
-        pads.append((-every[0], surplus.pop() + every[-1]))
+        # Of equal use, one that pads both sides alike needs no padding of its own.
+        even = -every[0] - every[-1]
+        pads.append((-every[0], (even if even in surplus else max(surplus)) + every[-1]))
     return replace(
         first,
         kernel_size=tuple(kernel),

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
-import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 from torch.nn import Module
 
 from ..verifying import Verdict, verify
-from ..verifying.check import LEAST, MOST, ROUNDING
+from ..verifying.check import Unsteady, rounding_of
 from ..verifying.inputs import checked
 from .costs import TARGETS, cost
 from .driver import LAWS, rewrite
@@ -60,8 +60,9 @@ def fold(
     ``model`` is in eval mode, and is left as it is. ``example_inputs`` and ``dynamic_shapes`` are those of
     ``torch.export.export``: sizes that are not dynamic are the example's from then on. Every fold is checked
     where it is made and all of them together, with :func:`verify`; one that disagrees is undone, and told in
-    the report as a bug. The folded model has parameters of its own, all frozen. Where
-    nothing is folded, ``.model`` is ``model`` itself.
+    the report: as a bug, or as rounding where constants cancel. The folded model has parameters of its own,
+    all frozen. Where nothing is folded, as in a network that is no function of its input, ``.model`` is
+    ``model`` itself.
 
     Raises ValueError for a network in training mode, and for one that torch.export cannot trace.
 
@@ -85,8 +86,11 @@ def fold(
         )
     original = model if isinstance(model, Module) else model.module(check_guards=False)
 
-    def attempt(bugs: Collection[tuple[str, str]], most: float = math.inf) -> Folded:
-        network = _traced(model, inputs, dynamic_shapes)
+    def attempt(bugs: Collection[tuple[str, str]], most: float = math.inf, in_double: bool = False) -> Folded:
+        reference, given = (original, model), inputs
+        if in_double:
+            reference, given = (_doubled(original),) * 2, tuple(map(_doubled, inputs))
+        network = _traced(reference[1], given, dynamic_shapes)
         before = cost(network, network.nodes, TARGETS[target])
         folds, refused = rewrite(network, TARGETS[target], laws, forced, on_fold, bugs, most)
         after = cost(network, network.nodes, TARGETS[target])
@@ -94,9 +98,15 @@ def fold(
         if not folds:
             return Folded(original, report)
         result = written(network)
-        return Folded(result, report, _verified(original, result, inputs, dynamic_shapes))
+        return Folded(result, report, _verified(reference[0], result, given, dynamic_shapes))
 
-    return _without_bugs(attempt)
+    try:
+        return _without_bugs(attempt)
+    except Unsteady:
+        report = attempt((), 0).report
+        reason = "it gives another result for the same input, so that no rewriting of it can be checked"
+        row = Refused("every law", type(original).__name__, reason)
+        return Folded(original, replace(report, refused=(row, *report.refused)))
 
 
 class Declared(Module):
@@ -113,9 +123,7 @@ class Declared(Module):
 
 def _verified(original: Module, result: Module, inputs: Sequence[Tensor], dynamic_shapes: Any) -> Verdict:
     """Each fold is proved at its place; here rounded weights follow one another through the network."""
-    numbers = [t for t in (*original.parameters(), *original.buffers()) if t.is_floating_point()]
-    precision = max((torch.finfo(t.dtype).eps for t in numbers), default=torch.finfo(torch.float32).eps)
-    tolerance = min(max(ROUNDING * precision, LEAST), MOST)
+    tolerance = rounding_of(original, inputs)
     (check,) = result._forward_pre_hooks.values()
     declared = Declared(original, check)
     return verify(declared, result, inputs, dynamic_shapes=dynamic_shapes, tolerance=tolerance)
@@ -130,9 +138,23 @@ def _without_bugs(attempt: Callable[..., Folded]) -> Folded:
             report = replace(found.report, refused=(*bugs.values(), *found.report.refused))
             return replace(found, report=report)
         folds = found.report.folded
-        guilty = folds[bisect_left(range(1, len(folds)), True, key=lambda n: not attempt(bugs, n).verdict)]
-        reason = f"a bug in convbias, please report it; the fold was undone: {found.verdict}"
-        bugs[guilty.law, guilty.layer] = Refused(guilty.law, guilty.layer, reason)
+        first = bisect_left(range(1, len(folds)), True, key=lambda n: not attempt(bugs, n).verdict)
+        law, layer = folds[first].law, folds[first].layer
+        # What is wrong is wrong in float64 as well.
+        exact = attempt(bugs, first + 1, in_double=True).verdict
+        why = (
+            "constants cancel, and rounding outweighs what is left"
+            if exact
+            else "a bug in convbias, please report it"
+        )
+        bugs[law, layer] = Refused(law, layer, f"{why}; the fold was undone: {found.verdict}")
+
+
+def _doubled(value: Any) -> Any:
+    """A module, or an input, in float64; whole numbers stay."""
+    if isinstance(value, Tensor):
+        return value.double() if value.is_floating_point() else value
+    return copy.deepcopy(value).double()
 
 
 def _chosen(force: str | Sequence[str], forbid: str | Sequence[str]) -> tuple[list[str], list[str]]:

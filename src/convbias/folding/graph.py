@@ -18,11 +18,9 @@ from ..affine import AffineConv
 from .casts import explicit
 from .constants import constants
 from .convolutions import read
+from .spelling import SPELLED, spelled
 
 aten = torch.ops.aten
-COPIES = (aten.clone.default, aten.alias.default, aten.detach.default)
-# What writes its second argument onto the first, or onto a slice of it.
-ONTO = (aten.copy.default, aten.slice_scatter.default)
 MODES = ("reflect", "replicate", "circular")
 
 
@@ -177,8 +175,8 @@ def trace(
     with warnings.catch_warnings():
         # torch copies its own tree specs in a way that it warns of.
         warnings.simplefilter("ignore", FutureWarning)
-        module = cast(GraphModule, program.run_decompositions({}).module(check_guards=False))
-    _drop_copies(module)
+        module = cast(GraphModule, program.run_decompositions(SPELLED).module(check_guards=False))
+    spelled(module)
     casts = explicit(module)
     network = Network(module, constants(module), {}, {}, program.range_constraints, casts)
     for node in network.nodes:
@@ -206,27 +204,3 @@ def _take_up_padding(network: Network, node: Node) -> None:
         network.padded.add(node)
         node.replace_input_with(pad, x)
         network.forget(pad)
-
-
-def _drop_copies(module: GraphModule) -> None:
-    """Without copies and slices that are all of a value: without mutation it is as good as they are."""
-    for node in list(module.graph.nodes):
-        source = _copied(node)
-        if source is not None:
-            node.replace_all_uses_with(source)
-    module.graph.eliminate_dead_code()
-
-
-def _copied(node: Node) -> Node | None:
-    """What the node is a plain copy of: dropout's, or one that is left of an assignment to a slice."""
-    source = node.args[1] if node.target in ONTO and len(node.args) > 1 else next(iter(node.args), None)
-    if not isinstance(source, Node):
-        return None
-    if node.target in COPIES and "memory_format" not in node.kwargs and len(node.args) == 1:
-        return source
-    value, known = node.meta.get("val"), source.meta.get("val")
-    whole = node.target is aten.copy.default or node.args[-2:] == (0, sys.maxsize)
-    if node.target not in (aten.slice.Tensor, *ONTO) or not whole or not isinstance(known, Tensor):
-        return None
-    alike = isinstance(value, Tensor) and value.shape == known.shape and value.dtype == known.dtype
-    return source if alike else None

@@ -13,7 +13,7 @@ from ..affine import AffineConv, after, compose, identity, parallel
 from ..errors import FoldRefused
 from .elementwise import Elementwise, read
 from .graph import Network
-from .laws import Law, Refused, Site, as_field, input_of, parts, per_channel
+from .laws import Law, Operation, Refused, Site, as_field, input_of, parts, per_channel
 
 aten = torch.ops.aten
 SIGNS: dict[Any, float] = {aten.add.Tensor: 1.0, aten.sub.Tensor: -1.0}
@@ -56,19 +56,19 @@ class ParallelBranches(Law):
     def _of_sum(self, network: Network, node: Node) -> Iterator[Site | Refused]:
         sums, terms = _terms(node)
         leaves = [leaf for leaf, _ in terms]
-        if any(leaf in network.constants for leaf in leaves):
-            return
         by_input: dict[Node, list[Term]] = {}
         for leaf, factor in terms:
             by_input.setdefault(_base(network, leaf, leaves), []).append((leaf, factor))
         for base, some in by_input.items():
             if len(some) > 1 and any(branch in network.convolutions for branch, _ in some):
-                place = (network, base, some, sums, len(some) == len(terms))
+                place = (network, base, some, sums, [term for term in terms if term not in some])
                 yield self.tried(network, node, lambda place=place: self._site(*place))
+                if node in network.erased or _terms(node)[1] != terms:
+                    return  # it is another sum now
 
-    def _site(self, network: Network, base: Node, terms: list[Term], sums: list[Node], whole: bool) -> Site:
-        if not whole:
-            raise FoldRefused(self.name, "a part of the sum is no branch of the same input")
+    def _site(
+        self, network: Network, base: Node, terms: list[Term], sums: list[Node], rest: list[Term]
+    ) -> Site:
         root, branches = sums[0], [branch for branch, _ in terms]
         for branch in branches:
             if branch is not base and branches.count(branch) > 1:
@@ -82,10 +82,31 @@ class ParallelBranches(Law):
         values = [_as_convolution(self.name, network, base, term, (dims, groups)) for term in terms]
         keep = next(branch for branch in branches if branch in network.convolutions)
         taken = [part for branch in branches if branch not in network.convolutions for part in parts(branch)]
-        gone = [node for node in (*taken, *branches, *sums) if node not in (keep, base)]
-        merged = parallel(*values)
+        merged = parallel(*values, input_size=network.space(base))
+        rewritten = self._added(network, keep, sums, rest)
+        gone = [node for node in (*taken, *branches, *sums) if node not in (keep, base, *rewritten)]
         gone.sort(key=list(network.module.graph.nodes).index)
-        return Site(self.name, tuple(gone), {keep: (merged, base)}, {root: keep})
+        instead = {} if rest else {root: keep}
+        return Site(self.name, tuple(gone), {keep: (merged, base)}, instead, rewritten)
+
+    def _added(
+        self, network: Network, keep: Node, sums: list[Node], rest: list[Term]
+    ) -> dict[Node, Operation]:
+        """What is left of the additions, where a part of the sum is none of the branches: ``keep + rest``."""
+        root, made, known = sums[0], keep.meta["val"], sums[0].meta["val"]
+        if rest and (network.shape(root) != network.shape(keep) or made.dtype != known.dtype):
+            raise FoldRefused(self.name, f"the rest of the sum makes {network.shape(keep)} another value")
+        rewritten: dict[Node, Operation] = {}
+        last = keep
+        for total, (leaf, factor) in zip(_together(sums)[len(sums) - len(rest) :], rest, strict=True):
+            if abs(factor) != 1:
+                raise FoldRefused(
+                    self.name, f"the rest of the sum has {network.label(leaf)} {factor:g} times"
+                )
+            operator = aten.add.Tensor if factor == 1 else aten.sub.Tensor
+            rewritten[total] = Operation(operator, (last, leaf), known)
+            last = total
+        return rewritten
 
 
 def _as_convolution(law: str, network: Network, base: Node, term: Term, like: tuple[int, int]) -> AffineConv:
@@ -124,6 +145,15 @@ def _terms(root: Node) -> tuple[list[Node], list[Term]]:
             else:
                 terms.append((argument, times))
     return sums, terms
+
+
+def _together(sums: list[Node]) -> list[Node]:
+    """The additions of a tree in their order, moved to right before the last: behind all that they add."""
+    root, *others = sums
+    others.sort(key=list(root.graph.nodes).index)
+    for one in others:
+        root.prepend(one)
+    return [*others, root]
 
 
 def _base(network: Network, leaf: Node, leaves: list[Node]) -> Node:

@@ -1,0 +1,163 @@
+"""One spelling for what networks write in several ways, and nothing that changes no value."""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from .casts import ARITHMETIC, TO
+from .convolutions import KINDS
+
+aten = torch.ops.aten
+COPIES = (aten.clone.default, aten.alias.default, aten.detach.default)
+# What writes its second argument onto the first, or onto a slice of it.
+ONTO = (aten.copy.default, aten.slice_scatter.default)
+# Other names of operators, as export's table of decompositions wants them.
+SPELLED: dict[Any, Callable[..., Any]] = {
+    **{getattr(aten, other).default: aten.cat.default for other in ("concat", "concatenate")},
+    **{
+        getattr(getattr(aten, other), kind): getattr(getattr(aten, name), kind)
+        for other, name in {
+            "multiply": "mul",
+            "subtract": "sub",
+            "divide": "div",
+            "true_divide": "div",
+        }.items()
+        for kind in ("Tensor", "Scalar")
+    },
+    aten.negative.default: aten.neg.default,
+    aten.hstack.default: lambda tensors: torch.cat(tensors, min(tensors[0].dim() - 1, 1)),
+    aten.type_as.default: lambda x, other: x.to(other.dtype),
+}
+NORM: Any = aten._native_batch_norm_legit_no_training.default
+POOL: Any = aten.max_pool2d_with_indices.default
+
+
+def spelled(module: GraphModule) -> None:
+    """Rewrite the graph: sizes that are known are numbers, sums of stacks are sums, copies are none.
+
+    A change of layout in front of a convolution goes before the arithmetic that it follows.
+    """
+    graph = module.graph
+    for node in list(graph.nodes):
+        _size(node)
+        source = _copied(node)
+        if source is not None:
+            node.replace_all_uses_with(source)
+        elif node.target is aten._assert_tensor_metadata.default:
+            graph.erase_node(node)
+        elif node.target in (aten.sum.dim_IntList, aten.mean.dim):
+            _unstack(node)
+        elif node.target is operator.getitem and node.args[0].target is POOL and len(node.args[0].users) == 1:
+            node.target, node.args = aten.max_pool2d.default, node.args[0].args
+    graph.eliminate_dead_code()
+    for node in list(graph.nodes):
+        if _is_layout(node) and all(_leads_to_convolutions(user) for user in node.users):
+            while _hoist(node):
+                pass
+
+
+def _size(node: Node) -> None:
+    """Sizes that export has found to be one number, and only the input says so, are that number."""
+    value = node.meta.get("val")
+    if isinstance(value, torch.SymInt) and (known := value.node.maybe_as_int()) is not None:
+        node.replace_all_uses_with(known)  # pyright: ignore
+    if isinstance(value, Tensor) and any(isinstance(n, torch.SymInt) for n in value.shape):
+        sizes = [n if isinstance(n, int) else (n.node.maybe_as_int() or n) for n in value.shape]
+        node.meta["val"] = value.new_empty_strided(sizes, value.stride())
+
+
+def _copied(node: Node) -> Node | None:
+    """What the node is a plain copy of: dropout's, a cast's, or one left of an assignment to a slice."""
+    source = node.args[1] if node.target in ONTO and len(node.args) > 1 else next(iter(node.args), None)
+    if not isinstance(source, Node):
+        return None
+    if node.target in COPIES and "memory_format" not in node.kwargs and len(node.args) == 1:
+        return source
+    value, known = node.meta.get("val"), source.meta.get("val")
+    whole = node.target is aten.copy.default or node.args[-2:] == (0, sys.maxsize)
+    casts = node.target is TO and node.kwargs.keys() <= {"dtype"}
+    writes = node.target in (aten.slice.Tensor, *ONTO) and whole
+    if not (casts or writes) or not isinstance(known, Tensor):
+        return None
+    alike = isinstance(value, Tensor) and value.shape == known.shape and value.dtype == known.dtype
+    return source if alike else None
+
+
+def _unstack(node: Node) -> None:
+    """A sum, or mean, over what was only stacked for it."""
+    stack, axes, *rest = node.args
+    if not isinstance(stack, Node) or stack.target is not aten.stack.default or rest or node.kwargs:
+        return
+    parts, axis = cast(list[Node], stack.args[0]), stack.args[1] if len(stack.args) > 1 else 0
+    if axes != [axis] or any(part.meta["val"].dtype != node.meta["val"].dtype for part in parts):
+        return
+    total: Node = parts[0]
+    with node.graph.inserting_before(node):
+        for part in parts[1:]:
+            total = node.graph.call_function(aten.add.Tensor, (total, part))
+            total.meta.update(node.meta)
+        if node.target is aten.mean.dim:
+            total = node.graph.call_function(aten.div.Tensor, (total, len(parts)))
+            total.meta.update(node.meta)
+    node.replace_all_uses_with(total)
+
+
+def _is_layout(node: Node) -> bool:
+    return node.target is aten.permute.default or (
+        node.target is aten.clone.default and "memory_format" in node.kwargs
+    )
+
+
+def _leads_to_convolutions(node: Node) -> bool:
+    return node.target in KINDS or (_is_layout(node) and all(map(_leads_to_convolutions, node.users)))
+
+
+def _hoist(layout: Node) -> bool:
+    """Move ``layout`` before the arithmetic that it follows, if it follows any."""
+    last = cast(Node, layout.args[0])
+    made = last
+    if last.target is operator.getitem and cast(Node, last.args[0]).target is NORM:
+        made = cast(Node, last.args[0])
+    order = layout.args[1] if layout.target is aten.permute.default else None
+    if (made.target is NORM and order is not None) or made.target not in (NORM, *ARITHMETIC):
+        return False
+    images = [n for n in made.all_input_nodes if n.meta["val"].shape == last.meta["val"].shape]
+    others = [n for n in made.all_input_nodes if n not in images]
+    if len(images) != 1 or len(last.users) > 1 or len(made.users) > 1 or any(map(_varies, others)):
+        return False
+    (image,) = images
+    graph, value = layout.graph, layout.meta["val"]
+    layout.replace_all_uses_with(last)
+    if order is not None:
+        for other in others:
+            made.replace_input_with(other, _permuted(made, other, cast(list[int], order)))
+    made.prepend(layout)
+    layout.args = (image, *layout.args[1:])
+    made.replace_input_with(image, layout)
+    layout.meta["val"] = image.meta["val"] if order is None else image.meta["val"].permute(order)
+    last.meta["val"] = value
+    return not graph.lint()
+
+
+def _varies(node: Node) -> bool:
+    """Whether a value may depend on the input."""
+    return node.op == "placeholder" or any(map(_varies, node.all_input_nodes))
+
+
+def _permuted(before: Node, constant: Node, order: list[int]) -> Node:
+    """The constant that broadcasts over an image, over the permuted one."""
+    shape = constant.meta["val"].shape
+    full = [*[1] * (len(order) - len(shape)), *shape]
+    with before.graph.inserting_before(before):
+        spread = before.graph.call_function(aten.view.default, (constant, full))
+        spread.meta["val"] = constant.meta["val"].reshape(full)
+        made = before.graph.call_function(aten.permute.default, (spread, order))
+        made.meta["val"] = spread.meta["val"].permute(order)
+    return made
