@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Callable
@@ -43,6 +44,9 @@ def other():
 
 def refused():
     return nn.Sequential(nn.Conv2d(3, 8, 1, padding=1), nn.Conv2d(8, 8, 3))
+
+def stopped():
+    raise KeyboardInterrupt
 
 def broken():
     raise RuntimeError("out of order")
@@ -120,6 +124,69 @@ def test_the_report_as_json(command: Command) -> None:
     assert report["verdict"]["same"] is True
     assert report["target"] == "convbias"
     assert report["after"]["macs"] < report["before"]["macs"]
+
+
+def test_a_full_disk_is_told(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    status, _, err = command("fold", *MAKE, "-o", "folded.pt2")
+    assert status == 2
+    assert "folded.pt2: cannot be written (No space left on device); free space" in err
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["nets.py"]
+
+
+def test_what_is_stopped_is_told_on_one_line(command: Command) -> None:
+    status, out, err = command("fold", "--model", "nets:stopped", "--input", "1,3,8,8")
+    assert status == 130
+    assert len((out + err).splitlines()) <= 1
+
+
+def identity(path: Path, kind: str, *shape: int) -> Path:
+    """An ONNX file of a network that does nothing."""
+    onnx = pytest.importorskip("onnx")
+    helper, dtype = onnx.helper, getattr(onnx.TensorProto, kind)
+    values = [helper.make_tensor_value_info(name, dtype, shape) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", values[:1], values[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+# What the file takes, what else is said on the line, the exit status, and what is told.
+FILES: dict[str, tuple[tuple[Any, ...], tuple[str, ...], int, str]] = {
+    "huge": (("FLOAT", 100000, 100000, 1000), (), 2, "example_inputs=(100000, 100000, 1000): cannot be made"),
+    "bytes with a sign": (("INT8", 2, 3), (), 0, "the same function"),
+    "words": (("STRING", 2, 3), (), 2, "its input x is a tensor(string); must be one of"),
+    "another size": (
+        ("FLOAT", 1, 3, 8, 8),
+        ("--input", "1,3,9,9"),
+        2,
+        "example_inputs[0]=(1, 3, 9, 9): is of",
+    ),
+    "another type": (
+        ("FLOAT", 2, 3),
+        ("--input", "2,3:int64"),
+        2,
+        "is of torch.int64, and the file's x is a",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_what_onnx_files_take(command: Command, tmp_path: Path, case: str) -> None:
+    takes, more, expected, said = FILES[case]
+    identity(tmp_path / "a.onnx", *takes)
+    status, out, err = command("verify", "a.onnx", "a.onnx", *more)
+    assert status == expected, err
+    assert said in out + err
+
+
+def test_a_second_file_of_another_size_is_bad_input(command: Command, tmp_path: Path) -> None:
+    identity(tmp_path / "a.onnx", "FLOAT", 1, 3, 9, 9)
+    status, _, err = command("verify", "nets:plain", "a.onnx", "--input", "1,3,8,8")
+    assert status == 2
+    assert "the file's x is a tensor(float) of [1, 3, 9, 9]" in err
 
 
 def test_nothing_to_fold_is_no_file(command: Command, tmp_path: Path) -> None:

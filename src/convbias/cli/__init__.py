@@ -10,6 +10,8 @@ from ..errors import MissingExtra
 
 # torchrun ends the ranks that are left well before.
 SECONDS_FOR_THE_FIRST_RANK = 3.0
+# What a shell says of a command that Ctrl-C has ended.
+STOPPED = 130
 
 
 def main() -> None:
@@ -18,6 +20,9 @@ def main() -> None:
         from .app import app
 
         app()
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(STOPPED)
     except (ValueError, OSError, MissingExtra) as error:
         if os.environ.get("RANK", "0") != "0":
             # What is wrong for all of torchrun's ranks is said once; this one speaks if it is alone with it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch.nn import Module
 
 from ..ops.library import convolution
 from ..outputs import write_whole
+from ..verifying.inputs import example
 from .rewrite import of_any_layout
 
 
@@ -23,10 +25,7 @@ def example_of(program: ExportedProgram) -> list[Tensor]:
         if all(isinstance(x, Tensor) for x in given):
             return given
     generator = torch.Generator().manual_seed(0)
-    return [
-        torch.randn([_hint(n) for n in value.shape], generator=generator).to(value.dtype)
-        for value in _inputs(program)
-    ]
+    return [example([_hint(n) for n in value.shape], value.dtype, generator) for value in _inputs(program)]
 
 
 def axes_of(program: ExportedProgram) -> list[dict[int, object]]:
@@ -52,7 +51,10 @@ def exported(
 
 def save(program: ExportedProgram, path: Path) -> None:
     """Write ``program`` to a .pt2 file, whole or not at all."""
-    write_whole(path, lambda unfinished: torch.export.save(program, unfinished))
+    # In memory first: torch's own writer ends the process where a disk is full.
+    content = io.BytesIO()
+    torch.export.save(program, content)
+    write_whole(path, lambda unfinished: unfinished.write_bytes(content.getbuffer()))
 
 
 def _inputs(program: ExportedProgram) -> list[Tensor]:

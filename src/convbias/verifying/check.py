@@ -73,6 +73,8 @@ def verify(
         b = b(copy.deepcopy(a))
     first, second = network(a), network(b)
     in_order = not (isinstance(first, ModuleNetwork) and isinstance(second, ModuleNetwork))
+    for one in (first, second):
+        one.check(examples)
     native, stored = _measured(first, examples)
     made = _tried("second", second.copied(), examples)
     unlike = made if isinstance(made, str) else "" if in_order else other_type(native, made)

@@ -40,6 +40,15 @@ def checked(example_inputs: Sequence[Tensor] | Tensor) -> tuple[Tensor, ...]:
     return tuple(given)
 
 
+def example(size: Sequence[int], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    """Random numbers. Raises ValueError for more of them than there is memory for."""
+    try:
+        return torch.randn(list(size), generator=generator).to(dtype)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"example_inputs={tuple(size)}: cannot be made, {reason}") from error
+
+
 def dynamic_axes(dynamic_shapes: Any, examples: Sequence[Tensor]) -> Axes | None:
     """The axes of each input that may have any size, from the words of ``torch.export.export``.
 

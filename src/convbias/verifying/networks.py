@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import DataError, extra
+from .inputs import example
 
 # Tensors, and whatever else a module returns.
 Named = dict[str, Any]
@@ -29,6 +30,8 @@ DTYPES = {
     "tensor(double)": torch.float64,
     "tensor(float16)": torch.float16,
     "tensor(uint8)": torch.uint8,
+    "tensor(int8)": torch.int8,
+    "tensor(int16)": torch.int16,
     "tensor(int64)": torch.int64,
     "tensor(int32)": torch.int32,
     "tensor(bool)": torch.bool,
@@ -41,6 +44,10 @@ class Network(ABC):
     @abstractmethod
     def __call__(self, inputs: Sequence[Tensor]) -> Named:
         """The outputs."""
+
+    @abstractmethod
+    def check(self, inputs: Sequence[Tensor]) -> None:
+        """Raise ValueError for inputs that it declares not to take."""
 
     @abstractmethod
     def measured(self, inputs: Sequence[Tensor]) -> tuple[Named, float]:
@@ -98,6 +105,9 @@ class ModuleNetwork(Network):
             leaves, _ = pytree.tree_flatten_with_path(self.module(*inputs))
         return {f"output{pytree.keystr(place)}": _value(leaf) for place, leaf in leaves}
 
+    def check(self, inputs: Sequence[Tensor]) -> None:
+        """A module declares nothing."""
+
     def measured(self, inputs: Sequence[Tensor]) -> tuple[Named, float]:
         with Precision() as seen:
             outputs = self(inputs)
@@ -152,15 +162,24 @@ class OnnxNetwork(Network):
         """Inputs of the sizes that the file has; 2 for a batch and 64 elsewhere where it leaves them open."""
         generator = torch.Generator().manual_seed(0)
         return [
-            torch.randn(
+            example(
                 [
                     n if isinstance(n, int) else (2 if axis == 0 else OPEN)
                     for axis, n in enumerate(given.shape)
                 ],
-                generator=generator,
-            ).to(DTYPES.get(given.type, torch.float32))
+                self._dtype(given),
+                generator,
+            )
             for given in self.session.get_inputs()
         ]
+
+    @staticmethod
+    def _dtype(given: Any) -> torch.dtype:
+        if given.type not in DTYPES:
+            raise ValueError(
+                f"model: its input {given.name} is a {given.type}; must be one of {', '.join(DTYPES)}"
+            )
+        return DTYPES[given.type]
 
     def axes(self) -> list[dict[int, object]]:
         """The axes of each input whose size the file leaves open."""
@@ -169,10 +188,22 @@ class OnnxNetwork(Network):
             for given in self.session.get_inputs()
         ]
 
+    def check(self, inputs: Sequence[Tensor]) -> None:
+        takes = self.session.get_inputs()
+        names = [given.name for given in takes]
+        if len(names) != len(inputs):
+            raise ValueError(f"example_inputs: {len(inputs)} given, and the network has {names}")
+        for i, (x, given) in enumerate(zip(inputs, takes, strict=True)):
+            sizes = zip(x.shape, given.shape, strict=False)
+            fits = x.dim() == len(given.shape) and all(n == m for n, m in sizes if isinstance(m, int))
+            if not fits or x.dtype != self._dtype(given):
+                raise ValueError(
+                    f"example_inputs[{i}]={tuple(x.shape)}: is of {x.dtype}, and the file's {given.name} "
+                    f"is a {given.type} of {given.shape}"
+                )
+
     def __call__(self, inputs: Sequence[Tensor]) -> Named:
         names = [given.name for given in self.session.get_inputs()]
-        if len(names) != len(inputs):
-            raise ValueError(f"inputs: {len(inputs)} given, and the network has {names}")
         found: Any = self.session.run(None, {name: x.numpy() for name, x in zip(names, inputs, strict=True)})
         outputs = self.session.get_outputs()
         return {out.name: torch.from_numpy(y) for out, y in zip(outputs, found, strict=True)}
