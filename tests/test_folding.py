@@ -147,6 +147,92 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str], list[str]]] = {
         {"affine before", "affine after"},
         ["tap"],
     ),
+    **{
+        f"spelled: {what}": (
+            lambda run=run: Net(run, conv=conv(), norm=bn(), wide=conv(inputs=2 * C)),
+            {law},
+            [left],
+        )
+        for what, run, law, left in (
+            ("multiply", lambda n, x: n.conv(torch.multiply(x, n.mean)), "affine before", "tied"),
+            ("subtract", lambda n, x: n.conv(torch.subtract(x, n.mean, alpha=2)), "affine before", "tap"),
+            ("divide", lambda n, x: torch.divide(n.conv(x), n.mean), "affine after", "tied"),
+            ("true_divide", lambda n, x: torch.true_divide(n.conv(x), 3), "affine after", "tied"),
+            ("negative", lambda n, x: torch.negative(n.conv(x)), "affine after", "tied"),
+            (
+                "addcmul",
+                lambda n, x: torch.addcmul(n.mean, n.conv(x), n.mean, value=2),
+                "affine after",
+                "tied",
+            ),
+            ("addcmul, last", lambda n, x: torch.addcmul(n.mean, n.mean, n.conv(x)), "affine after", "tied"),
+            (
+                "addcdiv",
+                lambda n, x: torch.addcdiv(n.mean, n.conv(x), n.mean, value=2),
+                "affine after",
+                "tied",
+            ),
+            ("addcdiv, first", lambda n, x: n.conv(torch.addcdiv(x, n.mean, n.mean)), "affine before", "tap"),
+            ("lerp", lambda n, x: n.conv(torch.lerp(x, n.mean, 0.3)), "affine before", "tap"),
+            ("lerp, to", lambda n, x: torch.lerp(n.mean, n.conv(x), n.mean), "affine after", "tied"),
+            (
+                "instance_norm",
+                lambda n, x: F.instance_norm(
+                    n.conv(x), n.mean[0, :, 0, 0], n.mean[0, :, 0, 0] ** 2, use_input_stats=False
+                ),
+                "affine after",
+                "tied",
+            ),
+            ("casts", lambda n, x: n.norm(n.conv(x).to(x.dtype)).type_as(x), "affine after", "tied"),
+            ("a view", lambda n, x: n.conv(n.norm(x).view(x.shape)), "affine before", "tap"),
+            (
+                "concat",
+                lambda n, x: n.wide(torch.concat([x, torch.ones_like(x)], 1)),
+                "constant channels",
+                "tap",
+            ),
+            (
+                "hstack",
+                lambda n, x: n.wide(torch.hstack([torch.ones_like(x), x])),
+                "constant channels",
+                "tap",
+            ),
+            (
+                "a sum of a stack",
+                lambda n, x: torch.stack([n.conv(x), n.norm(x), x], 1).sum(1),
+                "parallel branches",
+                "tied",
+            ),
+            (
+                "a mean of a stack",
+                lambda n, x: torch.stack([n.conv(x), x]).mean(0),
+                "parallel branches",
+                "tied",
+            ),
+            (
+                "channels_last on the way",
+                lambda n, x: n.conv(n.norm(2 - x).contiguous(memory_format=torch.channels_last)),
+                "affine before",
+                "tap",
+            ),
+            (
+                "channels at the end",
+                lambda n, x: n.conv(
+                    ((x.permute(0, 2, 3, 1) - n.row[:C]) / n.mean.flatten())
+                    .permute(0, 3, 1, 2)
+                    .to(memory_format=torch.channels_last)
+                ),
+                "affine before",
+                "tap",
+            ),
+            (
+                "as large as the image",
+                lambda n, x: n.conv(x * torch.full_like(x, 0.7) + n.mean.expand_as(x)),
+                "affine before",
+                "tap",
+            ),
+        )
+    },
     "map after": (lambda: Net(lambda n, x: n.conv(x) + n.map, conv=conv()), {"affine after"}, ["untied"]),
     "columns after": (lambda: Net(lambda n, x: n.conv(x) + n.row, conv=conv()), {"affine after"}, ["c + w"]),
     "map before": (lambda: Net(lambda n, x: n.conv(x + n.map), conv=conv()), {"affine before"}, ["untied"]),

@@ -107,6 +107,31 @@ DEFAULT: dict[str, tuple[Callable[[], nn.Module], list[str], int]] = {
         ["shifted ReLU"],
         4,
     ),
+    **{
+        f"shifted ReLU, as {name}": (
+            lambda run=run: Net(lambda n, x: n.b(n.norm(run(n.a(x)))), a=conv(), b=conv(), norm=bn()),
+            ["shifted ReLU"],
+            3,
+        )
+        for name, run in {
+            "clamp_min": lambda y: y.clamp_min(0.5),
+            "maximum": lambda y: torch.maximum(y, torch.tensor(0.0, dtype=y.dtype)),
+            "threshold": lambda y: F.threshold(y, 0.5, 0.5),
+        }.items()
+    },
+    "shifted ReLU, pooled with indices": (
+        lambda: Net(
+            lambda n, x: n.b(F.max_pool2d(n.norm(n.a(x).relu()), 2, return_indices=True)[0]),
+            **{"a": conv(), "b": conv(), "norm": bn()},
+        ),
+        ["shifted ReLU"],
+        4,
+    ),
+    "a threshold that jumps": (
+        lambda: nn.Sequential(conv(), nn.Threshold(0.5, 0.0), bn(), conv()),
+        [],
+        4,
+    ),
     "into linear": (
         lambda: nn.Sequential(nn.ReLU(), bn(), nn.Flatten(), nn.Linear(C * 64, 3)),
         ["into linear"],
@@ -424,6 +449,13 @@ def test_what_others_read_is_not_written_over() -> None:
     assert laws(folded) == ["affine before"], folded.report
 
 
+def test_nothing_is_kept_that_is_not_read() -> None:
+    model = Net(lambda n, x: n.norm(n.conv(x.relu() + n.map)), conv=conv(), norm=bn()).eval()
+    folded = convbias.fold(model, torch.randn(1, C, 8, 8), force="all")
+    assert laws(folded) == ["affine after", "affine before"]
+    assert set(folded.model.state_dict()) == {"conv.weight", "conv.bias"}
+
+
 def test_the_folded_model_shares_nothing_and_is_frozen() -> None:
     model = nn.Sequential(conv(), bn(), nn.ReLU(), nn.Flatten(), nn.Linear(C * 64, 3)).eval()
     folded = convbias.fold(model, torch.randn(1, C, 8, 8)).model
@@ -436,6 +468,25 @@ REASONS: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     "a pool that leaves out its padding": (
         lambda: nn.Sequential(conv(), nn.AvgPool2d(3, 1, 1, count_include_pad=False)),
         "1",
+        "it leaves its padding out of the count",
+    ),
+    "a pool whose last windows are smaller": (
+        lambda: nn.Sequential(conv(), nn.AvgPool2d(3, 2, ceil_mode=True)),
+        "1",
+        "its last windows are smaller (ceil_mode)",
+    ),
+    "a pool that sets its divisor": (
+        lambda: nn.Sequential(conv(), nn.AvgPool2d(2, divisor_override=3)),
+        "1",
+        "it sets the divisor",
+    ),
+    "a pool beside a convolution": (
+        lambda: Net(
+            lambda n, x: n.conv(x) + n.pool(x),
+            conv=conv(),
+            pool=nn.AvgPool2d(3, 1, 1, count_include_pad=False),
+        ),
+        "pool",
         "it leaves its padding out of the count",
     ),
     "a group norm": (lambda: nn.Sequential(conv(), nn.GroupNorm(2, C)), "1", "each image's own"),
@@ -458,6 +509,26 @@ def test_reasons_name_the_place_once(case: str) -> None:
     make, layer, said = REASONS[case]
     refused = convbias.fold(make().eval(), torch.randn(2, C, 8, 8)).report.refused
     assert [row.layer for row in refused if said in row.reason] == [layer], refused
+
+
+def test_a_plane_of_any_size_is_no_constant() -> None:
+    planes = {
+        "ones": lambda n, x: n.conv(torch.cat([x, torch.ones_like(x[:, :1])], 1)),
+        "arange": lambda n, x: n.conv(
+            torch.cat([x, torch.arange(x.shape[3]).expand(2, 1, x.shape[2], x.shape[3])], 1)
+        ),
+    }
+    free = {2: torch.export.Dim("h", min=3, max=64), 3: torch.export.Dim("w", min=3, max=64)}
+    for run in planes.values():
+        model = Net(run, conv=conv(inputs=C + 1)).eval()
+        folded = convbias.fold(model, torch.randn(2, C, 8, 9), dynamic_shapes=(free,), force="all")
+        assert [row.law for row in folded.report.refused] == ["constant channels"]
+        assert "is constant, but its size depends on the input" in folded.report.refused[0].reason
+
+
+def test_a_weight_that_is_also_read_as_a_number() -> None:
+    model = Net(lambda n, x: n.norm(n.conv(x)) * n.conv.weight.sum(), conv=conv(), norm=bn())
+    assert laws(fold(model)) == ["affine after"] * 2
 
 
 def test_sizes_and_batches_stay_dynamic() -> None:

@@ -128,7 +128,7 @@ class Field:
 
     def _simplified(self, site: Site) -> Field:
         """Without what is zero, and maps and taps that are constant as what they are."""
-        maps = [m for m in map(_narrowed, self.maps) if m.any()]
+        maps = [m for m in map(narrowed, self.maps) if m.any()]
         tap = self.tap if self.tap is not None and self.tap.any() else None
         if tap is not None and site.geometry is not None and site.geometry.covers:
             maps.append(over_places(tap.flatten(1).sum(1), site))
@@ -170,7 +170,7 @@ def _plus_tied(tying: Tying, parameters: Parameters, tied: list[Tensor], site: S
     return parameters
 
 
-def _narrowed(one: Tensor) -> Tensor:
+def narrowed(one: Tensor) -> Tensor:
     """The map with ones for the axes along which it does not change."""
     for axis in range(1, one.dim()):
         first = one.narrow(axis, 0, 1)

@@ -24,6 +24,9 @@ CLAMPS: dict[Any, tuple[tuple[str, float | None], tuple[str, float | None]]] = {
     aten.relu6.default: (("", 0.0), ("", 6.0)),
     aten.hardtanh.default: (("min_val", -1.0), ("max_val", 1.0)),
     aten.clamp.default: (("min", None), ("max", None)),
+    aten.clamp_min.default: (("min", None), ("", None)),
+    aten.maximum.default: (("other", None), ("", None)),
+    aten.threshold.default: (("threshold", None), ("", None)),
 }
 POOLS = (aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default)
 
@@ -36,7 +39,7 @@ class ShiftedReLU(Law):
 
     def find(self, network: Network) -> Iterator[Site | Refused]:
         for node in network.nodes:
-            bounds = clamps(node)
+            bounds = clamps(network, node)
             if bounds is not None and input_of(node) in network.convolutions:
                 path = _path(network, node)
                 if any(read(one, network) for one in path):
@@ -99,11 +102,16 @@ class ShiftedReLU(Law):
         return found
 
 
-def clamps(node: Node) -> Bounds | None:
+def clamps(network: Network, node: Node) -> Bounds | None:
     """The bounds that an activation keeps its input within; None for what is no such activation."""
     if node.target not in CLAMPS:
         return None
     words = given(node)
+    if words.get("value") != words.get("threshold"):
+        return None  # it jumps
+    other = network.value(words.get("other"))
+    if other is not None and other.numel() == 1:
+        words["other"] = other.item()
     low, high = CLAMPS[node.target]
     least, most = (words.get(name, default) for name, default in (low, high))
     known = isinstance(least, (int, float)) and isinstance(most, (int, float, type(None)))

@@ -11,6 +11,7 @@ from torch.fx import Node
 
 from ..affine import constant_channels
 from ..errors import FoldRefused
+from .constants import depends
 from .convolutions import given
 from .graph import Network
 from .laws import Law, Operation, Refused, Site, one_of_batch
@@ -48,6 +49,10 @@ class ConstantChannels(Law):
         rest = [piece.value for piece in pieces if isinstance(piece.value, Node)]
         if 0 < len(rest) < len(pieces):
             yield self.tried(network, node, lambda: self._site(network, pieces, rest, nodes))
+        for value in rest:
+            if not depends(value):
+                reason = f"{network.label(value)} is constant, but its size depends on the input"
+                yield Refused(LAW, network.label(node), reason)
 
     def _site(self, network: Network, pieces: list[Piece], rest: list[Node], nodes: list[Node]) -> Site:
         node = nodes[-1]

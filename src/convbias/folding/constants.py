@@ -71,6 +71,14 @@ def _one_image(node: Node) -> tuple[int, ...] | None:
     return tuple(value.shape[:0]) if not value.dim() else (first if isinstance(first, int) else 1, *rest)
 
 
+def depends(node: Node) -> bool:
+    """Whether the numbers of a value depend on the input, and not its size alone."""
+    if node.target in FILLS or node.target is aten.sym_size.int:
+        return False
+    random = isinstance(node.target, torch._ops.OpOverload) and RANDOM in node.target.tags
+    return node.op == "placeholder" or random or any(map(depends, node.all_input_nodes))
+
+
 def _fill(node: Node, known: Mapping[Node, Any]) -> float | None:
     """What a tensor is filled with, or None where it depends on the input."""
     fill = FILLS[node.target]

@@ -90,8 +90,7 @@ def _pool(node: Node) -> tuple[AffineConv, str] | None:
     dims = POOLS[node.target]
     words = given(node)
     padding = _each(words.get("padding", 0), dims)
-    counted = words.get("count_include_pad", True) or not any(padding)
-    if words.get("ceil_mode") or words.get("divisor_override") is not None or not counted:
+    if uncounted(node):
         return None
     value = node.meta.get("val")
     if not isinstance(value, Tensor) or not isinstance(value.shape[1], int):
@@ -99,6 +98,19 @@ def _pool(node: Node) -> tuple[AffineConv, str] | None:
     kernel = _each(words["kernel_size"], dims)
     stride = _each(words.get("stride") or kernel, dims)
     return average_pool(value.shape[1], dims, kernel, stride, padding, torch.float64), f"{node.name}.weight"
+
+
+def uncounted(node: Node) -> str:
+    """Why windows of average pooling are not all of one weight; "" where they are."""
+    words = given(node)
+    if words.get("ceil_mode"):
+        return "its last windows are smaller (ceil_mode)"
+    if words.get("divisor_override") is not None:
+        return "it sets the divisor"
+    counted = words.get("count_include_pad", True) or not any(
+        _each(words.get("padding", 0), POOLS[node.target])
+    )
+    return "" if counted else "it leaves its padding out of the count"
 
 
 def _name(node: Node, weight: Any) -> str:

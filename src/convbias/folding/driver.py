@@ -11,7 +11,7 @@ from torch.fx import Node
 
 from .activations import ShiftedReLU
 from .channels import ConstantChannels
-from .convolutions import KINDS, POOLS
+from .convolutions import KINDS, POOLS, uncounted
 from .costs import Cost, Target, cost, cost_of_cast, cost_of_convolution, cost_of_operation
 from .elementwise import read
 from .evaluation import ROUNDING, disagreement
@@ -87,9 +87,10 @@ def _beyond(network: Network) -> list[Refused]:
         elif node.target in KINDS and len(network.shape(node)) == KINDS[node.target][0] + 1:
             reason = "its image has no batch"
         elif node.target in POOLS and node not in network.convolutions:
-            near = (input_of(node), *node.users)
+            beside = (other for user in node.users for other in user.all_input_nodes)
+            near = (input_of(node), *node.users, *beside)
             if any(one in network.convolutions or read(one, network) for one in near):
-                reason = "it is no convolution: it leaves its padding out of the count, or sets the divisor"
+                reason = f"it is no convolution: {uncounted(node)}"
         if reason is not None:
             found.append(Refused("every law", network.label(node), reason))
     return found

@@ -21,6 +21,7 @@ BY_THE_BATCH = (
 )
 BY_THE_IMAGE = (aten.group_norm.default, aten.layer_norm.default, aten.instance_norm.default)
 FACTORS = (aten.mul.Tensor, aten.div.Tensor)
+STEPS = (aten.addcmul.default, aten.addcdiv.default)
 
 
 @final
@@ -65,6 +66,16 @@ def _batch_norm(node: Node, network: Network) -> Elementwise | None:
     if source.target is not aten._native_batch_norm_legit_no_training.default or index != 0:
         return None
     x, *statistics, _, epsilon = source.args
+    return _with_statistics(x, statistics, epsilon, network)
+
+
+def _instance_norm(node: Node, network: Network) -> Elementwise | None:
+    """The same where it has statistics of its own, and does not take each image's."""
+    x, *statistics, by_the_image, _, epsilon, _ = node.args
+    return None if by_the_image else _with_statistics(x, statistics, epsilon, network)
+
+
+def _with_statistics(x: Any, statistics: list[Any], epsilon: Any, network: Network) -> Elementwise | None:
     if not isinstance(x, Node) or not isinstance(epsilon, float):
         return None
     weight, bias, mean, variance = map(network.value, statistics)
@@ -111,6 +122,32 @@ def _quotient(node: Node, network: Network) -> Elementwise | None:
     return Elementwise(x, 1 / divisor)
 
 
+def _step(node: Node, network: Network) -> Elementwise | None:
+    """``a + v·b·c`` or ``a + v·b/c``, one of them the input."""
+    first, second, third = cast(tuple[Node, Node, Node], node.args)
+    a, b, c = map(network.value, node.args)
+    times, divides = network.value(node.kwargs.get("value", 1)), node.target is aten.addcdiv.default
+    if times is None or (c is None and divides):
+        return None
+    c = 1 / c if c is not None and divides else c
+    if a is None:
+        return None if b is None or c is None else Elementwise(first, None, times * b * c)
+    if b is None:
+        return None if c is None else Elementwise(second, times * c, a)
+    return Elementwise(third, times * b, a) if c is None else None
+
+
+def _between(node: Node, network: Network) -> Elementwise | None:
+    """``(1 − w)·a + w·b``, one of both the input."""
+    first, second = node.args[:2]
+    a, b, weight = (network.value(argument) for argument in node.args[:3])
+    if weight is None or (a is None) == (b is None):
+        return None
+    if b is not None:
+        return Elementwise(cast(Node, first), 1 - weight, weight * b)
+    return None if a is None else Elementwise(cast(Node, second), weight, (1 - weight) * a)
+
+
 def _opposite(node: Node, network: Network) -> Elementwise | None:
     (x,) = node.args
     return Elementwise(x, torch.tensor(-1.0).double()) if isinstance(x, Node) else None
@@ -127,4 +164,8 @@ READERS: dict[Any, Callable[[Node, Network], Elementwise | None]] = {
     aten.div.Tensor: _quotient,
     aten.div.Scalar: _quotient,
     aten.neg.default: _opposite,
+    aten.instance_norm.default: _instance_norm,
+    **dict.fromkeys(STEPS, _step),
+    aten.lerp.Scalar: _between,
+    aten.lerp.Tensor: _between,
 }

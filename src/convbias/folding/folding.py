@@ -78,6 +78,8 @@ def fold(
     # One tensor given twice would be one input to torch.export.
     inputs = tuple(x.clone() for x in checked(example_inputs))
     forced, laws = _chosen(force, forbid)
+    if not isinstance(model, (Module, ExportedProgram)):
+        raise ValueError(f"model={type(model).__name__}: must be a module, or an exported program")
     if target not in TARGETS:
         raise ValueError(f"target={target!r}: must be one of {', '.join(TARGETS)}")
     if isinstance(model, Module) and model.training:

@@ -110,8 +110,14 @@ class Network:
         if node in self.changed or not isinstance(weight, Node) or weight not in self.constants:
             return []
         place = self.constants[weight].data_ptr()
-        alike = [n for n, value in self.constants.items() if n.op == "get_attr" and value.data_ptr() == place]
-        users = [self.label(user) for one in alike for user in one.users if user is not node]
+        alike = [n for n, value in self.constants.items() if value.data_ptr() == place]
+        # To read it as a number does not tie it to anything.
+        users = [
+            self.label(user)
+            for one in alike
+            for user in one.users
+            if user is not node and user not in self.constants and user.op != "output"
+        ]
         return ["another call of it" if user == self.label(node) else user for user in users] if place else []
 
     def value(self, argument: object) -> Tensor | None:

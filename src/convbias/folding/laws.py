@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..affine import AffineConv, Field, after, before, constant_padding
+from ..affine.field import narrowed
 from ..errors import FoldRefused
 from . import borders
 from .elementwise import Elementwise, read, unknown
@@ -237,7 +238,7 @@ def as_field(law: str, shift: Tensor, shape: tuple[int | None, ...]) -> Field:
             raise FoldRefused(law, f"a map of {tuple(one.shape)} for a size that depends on the input")
         if ours not in (1, theirs):
             raise FoldRefused(law, f"{tuple(shift.shape)} makes {shape} larger")
-    return Field(maps=(one,))
+    return Field(maps=(narrowed(one),))
 
 
 def one_of_batch(law: str, value: Tensor) -> Tensor:

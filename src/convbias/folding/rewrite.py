@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, cast, final
 
 import torch
@@ -88,6 +89,7 @@ def written(network: Network) -> GraphModule:
     _in_place(module)
     graph.lint()
     module.delete_all_unused_submodules()
+    _drop_unread(module)
     module.recompile()
     return _ordinary(network)
 
@@ -126,6 +128,16 @@ def _ordinary(network: Network) -> GraphModule:
     # Unpickling traces the code again, for which export's own tracer is not made.
     vars(module)["_tracer_cls"] = Tracer
     return module.eval()
+
+
+def _drop_unread(module: GraphModule) -> None:
+    """Leave out the parameters and buffers that no node reads any more."""
+    read = {str(node.target) for node in module.graph.nodes if node.op in ("get_attr", "call_module")}
+    parameters = module.named_parameters(remove_duplicate=False)
+    for name, _ in (*parameters, *module.named_buffers(remove_duplicate=False)):
+        path, _, last = name.rpartition(".")
+        if not read.intersection(accumulate(name.split("."), "{}.{}".format)):
+            delattr(module.get_submodule(path), last)
 
 
 def _own_parameters(module: GraphModule) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from .casts import ARITHMETIC, TO
+from .constants import depends
 from .convolutions import KINDS
 
 aten = torch.ops.aten
@@ -74,7 +75,7 @@ def _size(node: Node) -> None:
 
 
 def _copied(node: Node) -> Node | None:
-    """What the node is a plain copy of: dropout's, a cast's, or one left of an assignment to a slice."""
+    """What the node is as good as: a copy, a cast or a view of what it is already, the whole of a slice."""
     source = node.args[1] if node.target in ONTO and len(node.args) > 1 else next(iter(node.args), None)
     if not isinstance(source, Node):
         return None
@@ -84,7 +85,7 @@ def _copied(node: Node) -> Node | None:
     whole = node.target is aten.copy.default or node.args[-2:] == (0, sys.maxsize)
     casts = node.target is TO and node.kwargs.keys() <= {"dtype"}
     writes = node.target in (aten.slice.Tensor, *ONTO) and whole
-    if not (casts or writes) or not isinstance(known, Tensor):
+    if not (casts or writes or node.target is aten.view.default) or not isinstance(known, Tensor):
         return None
     alike = isinstance(value, Tensor) and value.shape == known.shape and value.dtype == known.dtype
     return source if alike else None
@@ -110,9 +111,10 @@ def _unstack(node: Node) -> None:
 
 
 def _is_layout(node: Node) -> bool:
-    return node.target is aten.permute.default or (
-        node.target is aten.clone.default and "memory_format" in node.kwargs
-    )
+    if node.target is TO:
+        return "memory_format" in node.kwargs and node.args[0].meta["val"].dtype == node.meta["val"].dtype  # pyright: ignore
+    copies = node.target is aten.clone.default and "memory_format" in node.kwargs
+    return copies or node.target is aten.permute.default
 
 
 def _leads_to_convolutions(node: Node) -> bool:
@@ -130,7 +132,7 @@ def _hoist(layout: Node) -> bool:
         return False
     images = [n for n in made.all_input_nodes if n.meta["val"].shape == last.meta["val"].shape]
     others = [n for n in made.all_input_nodes if n not in images]
-    if len(images) != 1 or len(last.users) > 1 or len(made.users) > 1 or any(map(_varies, others)):
+    if len(images) != 1 or len(last.users) > 1 or len(made.users) > 1 or any(map(depends, others)):
         return False
     (image,) = images
     graph, value = layout.graph, layout.meta["val"]
@@ -144,11 +146,6 @@ def _hoist(layout: Node) -> bool:
     layout.meta["val"] = image.meta["val"] if order is None else image.meta["val"].permute(order)
     last.meta["val"] = value
     return not graph.lint()
-
-
-def _varies(node: Node) -> bool:
-    """Whether a value may depend on the input."""
-    return node.op == "placeholder" or any(map(_varies, node.all_input_nodes))
 
 
 def _permuted(before: Node, constant: Node, order: list[int]) -> Node:
