@@ -83,6 +83,9 @@ class Field:
         A map that all filters share becomes one of rank 1.
         """
         result = Field(tap=None if self.tap is None else on_filters(self.tap))
+        parts = [*self.maps, *([] if self.tap is None else [self.tap]), *(p for _, (p, *_) in self.others)]
+        if not parts:
+            return result
         for shared in self.maps:
             if shared.shape[0] == 1 != channels and 1 not in shared.shape[1:]:
                 row = on_filters(shared.new_ones(channels))
@@ -95,7 +98,7 @@ class Field:
                 rest = [on_filters(rest[0]), rest[1]]
             result += Field(others=((tying, (on_filters(first), *rest)),))
         # A column for each filter: how much of it is in each of the new ones.
-        each = on_filters(self.power.sqrt().expand(channels).diag())
+        each = on_filters(self.power.sqrt().to(parts[0]).expand(channels).diag())
         return replace(result, summed=each.square().sum(1))
 
     def at(self, site: Site) -> Tensor:
