@@ -330,7 +330,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str], list[str]]] = {
     ),
     "branches within a larger sum": (
         lambda: Net(
-            lambda n, x: x.relu() - (n.conv(x) + n.point(x) + (n.norm(x) - n.map)),
+            lambda n, x: x.relu() - (n.conv(x) + n.point(x) + (n.norm(x) + n.map)),
             **{"conv": conv(), "point": conv(1, 0), "norm": bn()},
         ),
         {"parallel branches"},

@@ -100,8 +100,7 @@ class ModuleNetwork(Network):
 
     @torch.no_grad()
     def __call__(self, inputs: Sequence[Tensor]) -> Named:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with torch.random.fork_rng(devices=[]):  # which gives back the generator as it was before
             leaves, _ = pytree.tree_flatten_with_path(self.module(*inputs))
         return {f"output{pytree.keystr(place)}": _value(leaf) for place, leaf in leaves}
 
