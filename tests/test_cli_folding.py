@@ -107,6 +107,20 @@ def test_any_batch(command: Command, tmp_path: Path) -> None:
     assert program.module(check_guards=False)(torch.randn(5, 3, 8, 9)).shape[0] == 5
 
 
+def test_a_file_has_its_own_sizes(command: Command) -> None:
+    assert (
+        command("fold", *MAKE, "-o", "made.pt2", "--forbid", "composition", "--force", "affine before")[0]
+        == 0
+    )
+    for size, more, said in (
+        ("1,3,8,8", (), "input=1,3,8,8: the file's network takes 1,3,8,9"),
+        ("1,3,8,9", ("--input", "1"), "input: 2 given, and the file's network takes 1"),
+    ):
+        status, _, err = command("fold", "made.pt2", "--input", size, *more)
+        assert status == 2
+        assert err == f"error: {said}\n"
+
+
 def test_normalisations_hide_nothing_where_they_are_random(command: Command) -> None:
     words = ("verify", "nets:fresh", "nets:fresh_folded", "--input", "1,3,8,8")
     assert command(*words)[0] == 0

@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 from ..errors import OutputError, extra
 from ..folding import LAWS, Folded
 from ..folding import fold as folded
-from ..folding.programs import exported, save
+from ..folding.programs import check_sizes, exported, save
 from ..folding.timing import interleaved
 from ..verifying import verify
 from .networks import given
@@ -86,6 +86,8 @@ def fold(
     if output is not None:
         _check_output(output, file)
     known = given(spec, sizes)
+    if isinstance(known.network, ExportedProgram):
+        check_sizes(known.network, known.inputs)
     progress = Console(stderr=True, highlight=False, soft_wrap=True)
     with progress.status(f"{spec}: folding") as status:
         done = folded(

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import re
 import zipfile
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Final, final
 
 import torch
 from torch.export import ExportedProgram
@@ -36,6 +37,8 @@ def load_program(path: str | Path) -> ExportedProgram:
         content = Path(path).read_bytes()
     except OSError as error:
         raise DataError(path, f"cannot be read ({error.strerror})") from error
+    logger, told = logging.getLogger("torch.export"), Told()
+    logger.addFilter(told)
     try:
         entries = _entries(path, content)
         _check(path, entries)
@@ -43,10 +46,24 @@ def load_program(path: str | Path) -> ExportedProgram:
     except DataError:
         raise
     except Exception as error:  # torch's readers raise errors of every kind
-        told = str(error).strip().splitlines() or [type(error).__name__]
+        reason = told.error or error
+        said = " ".join([f"{type(reason).__name__}:", *str(reason).strip().splitlines()[:1]])
         raise DataError(
-            path, f"is no exported program that torch {torch.__version__} reads: {told[0]}"
+            path, f"is no exported program that torch {torch.__version__} reads: {said}"
         ) from error
+    finally:
+        logger.removeFilter(told)
+
+
+@final
+class Told(logging.Filter):
+    """Keeps the error that torch logs, with its traceback, before it raises one that says nothing."""
+
+    error: BaseException | None = None
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self.error = record.exc_info[1] if record.exc_info else self.error
+        return False
 
 
 def _entries(path: str | Path, content: bytes) -> dict[str, bytes]:

@@ -36,6 +36,18 @@ def axes_of(program: ExportedProgram) -> list[dict[int, object]]:
     ]
 
 
+def check_sizes(program: ExportedProgram, inputs: Sequence[Tensor]) -> None:
+    """Raise ValueError for inputs of other sizes than the program was exported with."""
+    taken = _inputs(program)
+    if len(inputs) != len(taken):
+        raise ValueError(f"input: {len(inputs)} given, and the file's network takes {len(taken)}")
+    for x, value in zip(inputs, taken, strict=True):
+        fits = [n == m or not isinstance(m, int) for n, m in zip(x.shape, value.shape, strict=False)]
+        if x.dim() != value.dim() or not all(fits):
+            sizes = ",".join(str(n) if isinstance(n, int) else "*" for n in value.shape)
+            raise ValueError(f"input={','.join(map(str, x.shape))}: the file's network takes {sizes}")
+
+
 def exported(
     model: Module, inputs: Sequence[Tensor], axes: list[dict[int, object]] | None = None
 ) -> ExportedProgram:
