@@ -278,7 +278,7 @@ def test_damaged_files(part: int, program: Path, tmp_path: Path) -> None:
         load_program(path)
 
 
-def test_other_files(program: Path, tmp_path: Path) -> None:
+def test_other_files(program: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(DataError, match=r"cannot be read .No such file"):
         load_program(tmp_path / "none.pt2")
     state = tmp_path / "state.pt2"
@@ -292,5 +292,12 @@ def test_other_files(program: Path, tmp_path: Path) -> None:
     changed[changed.index(b"graph_module") + 2] ^= 1
     path = tmp_path / "changed.pt2"
     path.write_bytes(changed)
-    with pytest.raises(DataError, match="is no exported program that torch"):
+    with pytest.raises(DataError, match=r"is no exported program that torch .* reads: BadZipFile: Bad CRC"):
         load_program(path)
+    entries = entries_of(program)
+    (sample,) = (name for name in entries if "sample_inputs" in name)
+    del entries[sample]
+    # What torch itself logs with its traceback, and then does not say.
+    with pytest.raises(DataError, match=r"that torch .* reads: RuntimeError: PytorchStreamReader failed"):
+        load_program(written(entries, tmp_path / "lacking.pt2"))
+    assert not caplog.records
