@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -199,7 +200,22 @@ def _with(array: np.ndarray[Any, Any], at: tuple[int, ...], value: float) -> np.
     return changed
 
 
+def _zip(folder: Path) -> Path:
+    with zipfile.ZipFile(folder / "pictures.zip", "w") as file:
+        file.writestr("a/0.png", b"\x89PNG and so on")
+    return folder / "pictures.zip"
+
+
 BAD_IMAGES = {
+    "another zip": (_zip, r"pictures\.zip: is a zip of other files, a/0\.png among them, and no npz; unzip"),
+    "channels where": (
+        _save(images=np.repeat(IMAGES[..., None], 5, 3), labels=LABELS),
+        r"images \(40, 6, 5, 5\) may be \(N, H, W, C\) or \(N, C, H, W\); save them as inputs",
+    ),
+    "only in test": (
+        _save(train_images=IMAGES, train_labels=LABELS * 10, test_images=IMAGES, test_labels=LABELS + 7),
+        "data.npz, test: the classes 7, 8, 9 are not in the training split; leave them out",
+    ),
     "absent": (lambda folder: folder / "none.npz", "none.npz: no such file"),
     "folder": (lambda folder: folder, "has no images in folders, one for each class"),
     "NaN": (
@@ -260,6 +276,7 @@ BAD_FIELDS = {
     "empty": (_save(t=FIELD[:0]), 1, r"needs a field \(time, h, w\), not \(0, 4, 6\)"),
     "times": (_save(t=FIELD, time=np.arange(299)), 1, r"time must be \(300,\) times or hours"),
     "complex": (_save(t=FIELD * 1j), 1, "t must be real numbers"),
+    "another zip": (_zip, 1, "is a zip of other files"),
 }
 
 

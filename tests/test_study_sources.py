@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import sys
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -48,7 +50,7 @@ def test_a_folder_of_classes_is_its_images(tmp_path: Path, ending: str) -> None:
     same = load(tmp_path / "same.npz")
     assert_close(data.train, same.train)
     assert_close(data.test, same.test)
-    assert data.summary == same.summary
+    assert data.summary == same.summary.replace("4 classes", "4 classes (class 0, class 1, class 2, class 3)")
 
 
 def test_one_image_in_colour_makes_all_coloured(tmp_path: Path) -> None:
@@ -61,6 +63,16 @@ def test_one_image_in_colour_makes_all_coloured(tmp_path: Path) -> None:
     assert load(folder).shape.inputs == (3, 6, 5)
 
 
+def test_a_photograph_with_a_preview_and_an_image_of_bits_are_images(tmp_path: Path) -> None:
+    folder = write(tmp_path / "cells")
+    photograph = Image.fromarray(IMAGES[0])
+    photograph.save(folder / "class 0" / "more.jpg", "MPO", save_all=True, append_images=[photograph])
+    Image.fromarray(IMAGES[0] > 9).save(folder / "class 1" / "bits.png")
+    data = load(folder)
+    assert sum(sizes(data)) == 42
+    assert max(tensors_of(split)[0].max() for split in data.splits.values()) < 3
+
+
 def test_sixteen_bits_are_kept(tmp_path: Path) -> None:
     deep = IMAGES.astype(np.uint16) * 200
     np.savez(tmp_path / "same.npz", images=deep[np.argsort(LABELS, kind="stable")], labels=np.sort(LABELS))
@@ -68,18 +80,52 @@ def test_sixteen_bits_are_kept(tmp_path: Path) -> None:
     assert_close(found.train, load(tmp_path / "same.npz").train)
 
 
-def test_folders_may_be_splits(tmp_path: Path) -> None:
-    write(tmp_path / "train", IMAGES[:24], LABELS[:24])
-    write(tmp_path / "test", IMAGES[24:], LABELS[24:])
+@pytest.mark.parametrize(
+    "names", [("train", "test", "val"), ("Training", "testing", "Validation"), ("TRAIN", "Test", "valid")]
+)
+def test_folders_may_be_splits(tmp_path: Path, names: tuple[str, str, str]) -> None:
+    training, test, validation = names
+    write(tmp_path / training, IMAGES[:24], LABELS[:24])
+    write(tmp_path / test, IMAGES[24:], LABELS[24:])
     data = load(tmp_path)
     assert sizes(data) == [21, 3, 16]
-    write(tmp_path / "val", IMAGES[:8], LABELS[:8])
+    write(tmp_path / validation, IMAGES[:8], LABELS[:8])
     data = load(tmp_path)
     assert sizes(data) == [24, 8, 16]
     pixels = IMAGES[:24].astype(np.float64)
     expected = (IMAGES[24:] - pixels.mean()) / pixels.std()
     inputs, _ = by_label(torch.from_numpy(expected).float(), torch.from_numpy(LABELS[24:]))
     assert_close(data.test[0][:, 0], inputs)
+
+
+def test_masks_are_found_by_their_place(tmp_path: Path) -> None:
+    """Two folders with files of the same names: every mask is its image, brighter than the middle."""
+    for number, picture in enumerate(IMAGES):
+        for name, values in (("images", picture), ("masks", (picture > 128).astype(np.uint8))):
+            folder = tmp_path / name / f"plate {number % 2}"
+            folder.mkdir(parents=True, exist_ok=True)
+            ending = "png" if name == "images" else "bmp"
+            Image.fromarray(values).save(folder / f"{number // 2}.{ending}")
+    middle = (128.5 - IMAGES.mean()) / IMAGES.std()
+    for inputs, masks in map(tensors_of, load(tmp_path, "segment").splits.values()):
+        assert torch.equal((inputs[:, 0] > middle).long(), masks)
+
+
+def tensors_of(split: Any) -> tuple[Tensor, Tensor]:
+    assert isinstance(split, tuple)
+    return split
+
+
+def test_a_rare_class_is_trained_with(tmp_path: Path) -> None:
+    """Each number is rare: wherever the split would put it, one of them is in the training split."""
+    for place in range(40):
+        labels = np.arange(40) % 2
+        labels[place] = 7
+        np.savez(tmp_path / "rare.npz", images=IMAGES, labels=labels)
+        data = load(tmp_path / "rare.npz")
+        _, targets = tensors_of(data.train)
+        assert sizes(data) == [28, 4, 8]
+        assert (targets == 2).sum() == 1
 
 
 def test_masks_are_segmented(tmp_path: Path) -> None:
@@ -103,23 +149,31 @@ def test_masks_are_segmented(tmp_path: Path) -> None:
 
 
 def test_values_are_regressed(tmp_path: Path) -> None:
-    values = RANDOM.normal(5, 2, (40, 2))
+    values = RANDOM.normal((5, 3e6), (2, 1e6), (40, 2))
+    values[3, 1] = np.nan
     np.savez(tmp_path / "values.npz", images=IMAGES, targets=values)
-    data = load(tmp_path / "values.npz", "regress")
-    _, targets = data.train
+    data = load(tmp_path / "values.npz", "regress", mask=True)
+    _, targets = tensors_of(data.train)
     assert data.shape.outputs == 2
-    assert_close(targets.mean(), torch.tensor(0.0), atol=1e-5, rtol=0)
-    task = data.task
-    assert isinstance(task, Regression)
-    spread = task.scale * data.test[1].square().mean().sqrt().item()
+    # Each by itself, whatever its unit.
+    assert_close(targets.nanmean(0), torch.zeros(2), atol=1e-5, rtol=0)
+    assert_close(targets.square().nanmean(0), torch.ones(2), atol=1e-5, rtol=0)
+    assert data.task == Regression(1.0, "standard deviations", missing=True)
+    spread = tensors_of(data.test)[1].square().nanmean().sqrt().item()
     assert data.baseline == ("the training mean", pytest.approx(spread))
-    assert task.scale == pytest.approx(values.std(), rel=0.2)
     np.savez(tmp_path / "dense.npz", inputs=IMAGES[:, None], targets=IMAGES[:, None] / 9)
     dense = load(tmp_path / "dense.npz", "regress")
     assert dense.shape.dense
     assert_close(dense.train[0], dense.train[1], atol=0.02, rtol=0)
     np.savez(tmp_path / "one.npz", inputs=IMAGES, targets=values[:, 0])
     line = load(tmp_path / "one.npz", "regress")
+    task = line.task
+    assert isinstance(task, Regression)
+    assert task.scale == pytest.approx(values[:, 0].std(), rel=0.2)
+    assert line.baseline == (
+        "the training mean",
+        pytest.approx(task.scale * tensors_of(line.test)[1].square().mean().sqrt().item()),
+    )
     assert (line.shape.inputs, line.train[1].shape) == ((6, 5), (28, 1))
 
 
@@ -334,7 +388,101 @@ def _no_image(folder: Path) -> Path:
     return folder
 
 
+def _in(*names: str, images: Any = IMAGES) -> Callable[[Path], Path]:
+    """Folders of classes in folders of ``names``."""
+
+    def make(folder: Path) -> Path:
+        for name in names:
+            write(folder / name, images)
+        return folder
+
+    return make
+
+
+def _also(name: str, image: Any, **options: Any) -> Callable[[Path], Path]:
+    """A folder of classes, with one image more."""
+
+    def make(folder: Path) -> Path:
+        write(folder)
+        Image.fromarray(image).save(folder / "class 1" / name, **options)
+        return folder
+
+    return make
+
+
+def _deep(folder: Path) -> Path:
+    write(folder)
+    content = RANDOM.integers(0, 2**16, (6, 5, 3)).astype(">u2").tobytes()
+    (folder / "class 1" / "deep.ppm").write_bytes(b"P6 5 6 65535\n" + content)
+    return folder
+
+
+def _deep_png(folder: Path) -> Path:
+    """Pillow reads them, and writes none: three numbers of 16 bits for each place."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
+
+    write(folder)
+    rows = RANDOM.integers(0, 2**16, (6, 15)).astype(">u2")
+    head = struct.pack(">IIBBBBB", 5, 6, 16, 2, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    content = chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    (folder / "class 1" / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    return folder
+
+
+def _masks(*names: str) -> Callable[[Path], Path]:
+    """Images 0.png and 1.png, and masks of these names, of 0 and 255."""
+
+    def make(folder: Path) -> Path:
+        for kind, files in (("images", ("0.png", "1.png")), ("masks", names)):
+            for name in files:
+                (folder / kind / name).parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray((IMAGES[0] > 9).astype(np.uint8) * 255).save(folder / kind / name)
+        return folder
+
+    return make
+
+
+def _only_in_test(folder: Path) -> Path:
+    write(folder / "train")
+    write(folder / "test")
+    (folder / "test" / "class 1").rename(folder / "test" / "mitosis")
+    return folder
+
+
+MORE = Image.fromarray(IMAGES[1])
 BAD: dict[str, tuple[Callable[[Path], Path], Any, str]] = {
+    "no test": (
+        _in("train", "val"),
+        "classify",
+        "has train and val, .* but no test; a study needs train and",
+    ),
+    "no test, in capitals": (_in("Train", "VALID"), "classify", "has Train and VALID, .* but no test"),
+    "no train": (_in("testing"), "classify", "has testing, .* but no train; "),
+    "a split beside classes": (_in("test", "cats"), "classify", "has test, .* but no train; "),
+    "two of a split": (_in("train", "Training", "test"), "classify", "both mean train; keep one"),
+    "only in test": (
+        _only_in_test,
+        "classify",
+        "test: the class mitosis is not in the training split; leave",
+    ),
+    "pages": (
+        _also("pages.tif", IMAGES[0], save_all=True, append_images=[MORE, MORE]),
+        "classify",
+        r"pages\.tif: holds 3 images; save each as a file of its own",
+    ),
+    "16 bits among 8": (
+        _also("deep.png", IMAGES[0].astype(np.uint16) * 200),
+        "classify",
+        r"deep\.png: holds numbers of 16 bits, and 000\.png of 8 bits, on another scale",
+    ),
+    "16 bits in colour": (_deep, "classify", r"deep\.ppm: has 16 bits for each channel, of which 8"),
+    "16 bits in colour, png": (_deep_png, "classify", r"deep\.png: has 16 bits for each channel, of which 8"),
+    "masks elsewhere": (_masks("a/0.png", "1.png"), "segment", r"0\.png: has no mask of its name .*: 0\.png"),
+    "two masks": (_masks("0.png", "0.bmp", "1.png"), "segment", r"has the name of 0\.bmp but for the ending"),
     "sizes": (_uneven, "classify", r"small\.png: is 4×6, and 000\.png is 5×6; a bias that knows its place"),
     "no image": (_no_image, "classify", r"text\.png: cannot be read as an image"),
     "empty": (lambda folder: folder, "classify", "has no images in folders, one for each class"),
@@ -353,7 +501,13 @@ def test_folders_that_cannot_be_used(tmp_path: Path, case: str) -> None:
 
 BAD_ARRAYS: dict[str, tuple[dict[str, Any], Any, str]] = {
     "mask of another size": ({"masks": IMAGES[:, :5] > 9}, "segment", "each place needs one"),
-    "one class": ({"masks": IMAGES * 0}, "segment", "there is one class alone"),
+    "one class": ({"masks": IMAGES * 0}, "segment", "there is one class alone; a segmentation needs two$"),
+    "0 and 255": (
+        {"masks": (IMAGES > 9) * np.uint8(255)},
+        "segment",
+        "one class alone; a segmentation needs two; 255 means that there is no label: where it is a class",
+    ),
+    "one value alike": ({"targets": np.eye(40)[:, :2] * [1, 0]}, "regress", "value 1 of 2, are all alike"),
     "fractions": ({"masks": IMAGES / 2}, "segment", "masks must be whole numbers"),
     "all alike": ({"targets": np.ones(40)}, "regress", "the training targets are all alike"),
     "NaN": ({"targets": np.full(40, np.nan)}, "regress", "every target is missing"),

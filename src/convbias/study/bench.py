@@ -27,7 +27,7 @@ from ..tying import Tying
 from . import samples, training
 from .jobs import Job, Trial
 from .samples import Samples, seeded
-from .tasks import IGNORED, Classification, Segmentation, Task
+from .tasks import IGNORED, Classification, Segmentation, Task, unseen
 from .team import ALONE, Team
 
 # How many test samples a trained network is taken apart on: more would take more memory than training.
@@ -244,9 +244,6 @@ def _check_labels(splits: list[tuple[str, Samples]], task: Classification | Segm
         if min(labels) < 0:
             raise DataError(name, f"the label {min(labels)} is no class; they are numbered from 0")
         known = known or labels
-        if isinstance(task, Classification) and not task.unseen and (unseen := sorted(labels - known)):
-            raise DataError(
-                name,
-                f"the classes {', '.join(map(str, unseen[:5]))}{' …' if unseen[5:] else ''} are not in the "
-                "training split; leave them out, or give them training samples",
-            )
+        missing = sorted(labels - known)
+        if missing and not (isinstance(task, Classification) and task.unseen):
+            raise unseen(name, missing)

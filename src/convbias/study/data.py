@@ -14,10 +14,14 @@ from . import samples
 from .models import Shape
 from .recipe import Recipe
 from .samples import Samples
-from .tasks import IGNORED, Classification, Regression, Segmentation, Task
+from .tasks import IGNORED, Classification, Regression, Segmentation, Task, unseen
 
 SPLITS: Final = ("train", "validation", "test")
 Pair = tuple[Tensor, Tensor]
+# So many classes are called by their names.
+NAMED: Final = 10
+# The unit of several values that are normalised each by itself.
+DEVIATIONS: Final = "standard deviations"
 
 
 @final
@@ -61,22 +65,40 @@ class Data:
         return {name: part for name, part in parts if part is not None}
 
 
-def split_at_random(name: str, inputs: Tensor, targets: Tensor) -> dict[str, Pair]:
-    """70, 10 and 20%, always alike."""
+def split_at_random(name: str, inputs: Tensor, targets: Tensor, *, classes: bool = False) -> dict[str, Pair]:
+    """70, 10 and 20%, always alike; of ``classes``, each has a sample at least to train with."""
     samples.check(name, (inputs, targets), missing_targets=True)
     n = len(inputs)
     if n < 10:
         raise DataError(name, f"{n} samples; the three splits need 10 at least")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
-    parts = order.tensor_split([round(0.7 * n), round(0.8 * n)])
+    training = round(0.7 * n)
+    if classes:
+        order = _rare_first(order, targets, training)
+    parts = order.tensor_split([training, round(0.8 * n)])
     return {split: (inputs[part], targets[part]) for split, part in zip(SPLITS, parts, strict=True)}
 
 
-def classification(name: str, splits: Mapping[str, Pair], *, moves: bool = False) -> Data:
+def _rare_first(order: Tensor, labels: Tensor, training: int) -> Tensor:
+    """``order`` with one sample in front of each class that is not among the first ``training``."""
+    ordered = labels[order]
+    rare = torch.tensor(sorted({*ordered.tolist()} - {*ordered[:training].tolist()}), dtype=labels.dtype)
+    firsts = (ordered == rare[:, None]).long().argmax(1)
+    others = torch.ones(len(order), dtype=torch.bool)
+    others[firsts] = False
+    return torch.cat([order[firsts], order[others]])
+
+
+def classification(
+    name: str, splits: Mapping[str, Pair], *, moves: bool = False, names: Sequence[str] = ()
+) -> Data:
     """Inputs (N, C, *space) and labels (N,) by split, ``validation`` or not.
 
     Labels are numbered from 0 in their order; inputs are normalised by each channel's mean and standard
     deviation over the training split. With ``moves``, labels are places of a board, counted row by row.
+    ``names`` are those of the classes, where they have any but their labels.
+
+    Raises DataError for a class that is not in the training split, and where there is one class alone.
     """
     known = torch.cat([targets for _, targets in splits.values()]).unique()
     if moves:
@@ -84,17 +106,28 @@ def classification(name: str, splits: Mapping[str, Pair], *, moves: bool = False
         if known[0] < 0 or known[-1] >= places:
             raise DataError(name, f"labels from {known[0]} to {known[-1]} are no places of {places}")
         return _data(name, splits, Classification(unseen=True), places, f"{places} places")
+    called = list(names) or known.tolist()
     if len(known) < 2:
-        raise DataError(name, f"all labels are {known.tolist()}; a classification needs two classes")
+        raise DataError(name, f"all labels are {called}; a classification needs two classes")
+    trained = set(splits["train"][1].tolist())
+    for split, (_, targets) in splits.items():
+        missing = set(targets.tolist()) - trained
+        if missing:
+            told = [which for label, which in zip(known.tolist(), called, strict=True) if label in missing]
+            raise unseen(f"{name}, {split}", told)
     numbered = {
         split: (inputs, torch.searchsorted(known, targets)) for split, (inputs, targets) in splits.items()
     }
-    return _data(name, numbered, Classification(), len(known), f"{len(known)} classes")
+    what = f"{len(known)} classes"
+    if 0 < len(names) <= NAMED:
+        what += f" ({', '.join(names)})"
+    return _data(name, numbered, Classification(), len(known), what)
 
 
 def segmentation(name: str, splits: Mapping[str, Pair]) -> Data:
     """Inputs (N, C, *space) and labels (N, *space), negative or 255 where there is none."""
     labelled: dict[str, Pair] = {}
+    hint = ""
     for split, (inputs, targets) in splits.items():
         if targets.shape[1:] != inputs.shape[2:]:
             raise DataError(
@@ -102,17 +135,20 @@ def segmentation(name: str, splits: Mapping[str, Pair]) -> Data:
                 f"labels {tuple(targets.shape)} for inputs {tuple(inputs.shape)}; each place needs one",
             )
         targets = targets.long()
+        if (targets == 255).any():
+            hint = "; 255 means that there is no label: where it is a class, number the classes 0, 1, …"
         labelled[split] = (inputs, targets.masked_fill((targets < 0) | (targets == 255), IGNORED))
     classes = 1 + max(int(targets.max()) for _, targets in labelled.values())
     if classes < 2:
-        raise DataError(name, "there is one class alone; a segmentation needs two")
+        raise DataError(name, f"there is one class alone; a segmentation needs two{hint}")
     return _data(name, labelled, Segmentation(classes), classes, f"{classes} classes", dense=True)
 
 
 def regression(name: str, splits: Mapping[str, Pair], *, missing: bool = False) -> Data:
     """Inputs (N, C, *space) and values (N,), (N, T) or (N, T, *space), normalised by the training split's.
 
-    With ``missing``, targets that are NaN do not count.
+    Of several values T each is normalised by itself, so that all count alike whatever their units, and the
+    error is in standard deviations. With ``missing``, targets that are NaN do not count.
     """
     targets = {split: t.float()[:, None] if t.dim() == 1 else t.float() for split, (_, t) in splits.items()}
     first = splits["train"][0]
@@ -123,18 +159,31 @@ def regression(name: str, splits: Mapping[str, Pair], *, missing: bool = False) 
             f"targets {tuple(targets['train'].shape)} for inputs {tuple(first.shape)}: must be (N,), (N, T), "
             "or (N, T, *space) with the inputs' own space",
         )
-    known = targets["train"][targets["train"].isfinite()].double()
-    if not len(known) or known.std(correction=0) == 0:
-        raise DataError(name, "the training targets are all alike: nothing to learn")
-    mean, scale = known.mean().item(), known.std(correction=0).item()
+    mean, scale = _moments(name, targets["train"])
     normal = {split: (x, (targets[split] - mean) / scale) for split, (x, _) in splits.items()}
-    task = Regression(scale, missing=missing)
+    alone = scale.numel() == 1
+    task = Regression(scale.item() if alone else 1.0, "" if alone else DEVIATIONS, missing=missing)
     outputs = targets["train"].shape[1]
     what = f"{outputs} value{'s' * (outputs > 1)} to predict{' at each place' * dense}"
     # The mean of the training split is what a network has to beat.
     test = normal["test"][1]
     guess = task.error(task.tallies(torch.zeros_like(test), test).sum(0)).item()
     return _data(name, normal, task, outputs, what, dense=dense, baseline=("the training mean", guess))
+
+
+def _moments(name: str, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean and the standard deviation of each of the values (N, T, …) that are there, (1, T, …)."""
+    means: list[float] = []
+    deviations: list[float] = []
+    for number, values in enumerate(targets.unbind(1)):
+        known = values[values.isfinite()].double()
+        if not len(known) or known.std(correction=0) == 0:
+            which = f", value {number} of {targets.shape[1]}," if targets.shape[1] > 1 else ""
+            raise DataError(name, f"the training targets{which} are all alike: nothing to learn")
+        means.append(known.mean().item())
+        deviations.append(known.std(correction=0).item())
+    shape = (1, -1, *(1,) * (targets.dim() - 2))
+    return torch.tensor(means).view(shape), torch.tensor(deviations).view(shape)
 
 
 def _data(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from ..errors import DataError
 
 # The class of a place that has none, as in torch's cross-entropy.
 IGNORED = -100
@@ -158,6 +161,17 @@ class Regression(Task):
         output, target = _alike(output, target)
         apart = output - target
         return torch.where(target.isfinite(), apart, 0) if self.missing else apart
+
+
+def unseen(split: str, classes: Sequence[object]) -> DataError:
+    """What to say of a split with classes that training never shows, and so cannot teach."""
+    told = f"{', '.join(map(str, classes[:5]))}{' …' if classes[5:] else ''}"
+    return DataError(
+        split,
+        f"{'the class' if len(classes) == 1 else 'the classes'} {told} "
+        f"{'is' if len(classes) == 1 else 'are'} not in the training split; leave "
+        f"{'it' if len(classes) == 1 else 'them'} out, or give training samples",
+    )
 
 
 def _alike(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -69,8 +69,9 @@ def load(
     path = existing(source)
     if _is_grid(path):
         raise DataError(source, f"is a field on a grid, for the task forecast and not {task}")
+    names: tuple[str, ...] = ()
     if path.is_dir():
-        splits = folder.splits(path, task)
+        splits, names = folder.splits(path, task)
     elif _is_npz(path):
         splits = npz.splits(path, task)
     elif task == "classify":
@@ -82,7 +83,7 @@ def load(
         return data.segmentation(name, splits)
     if task == "regress":
         return data.regression(name, splits, missing=mask)
-    return data.classification(name, splits, moves=moves)
+    return data.classification(name, splits, moves=moves, names=names)
 
 
 def digits() -> Data:

@@ -25,7 +25,9 @@ def tensor(array: Array) -> Tensor:
 def images(name: str, array: Array) -> Tensor:
     """Images (N, H, W), (N, C, H, W) or (N, H, W, C) as (N, C, H, W).
 
-    Raises DataError for anything else.
+    Channels come last where there are 1, 3 or 4 there, and not in front.
+
+    Raises DataError for anything else, and where the last axis could well be the channels'.
     """
     real(name, "images", array)
     if array.ndim == 3:
@@ -37,6 +39,12 @@ def images(name: str, array: Array) -> Tensor:
             "are called inputs, (N, C, *space)",
         )
     last = array.shape[3] in CHANNELS_OF_PICTURES and array.shape[1] not in CHANNELS_OF_PICTURES
+    if not last and array.shape[1] not in CHANNELS_OF_PICTURES and array.shape[3] < array.shape[1]:
+        raise DataError(
+            name,
+            f"images {array.shape} may be (N, H, W, C) or (N, C, H, W); save them as inputs, which are "
+            "(N, C, *space), as np.moveaxis(images, 3, 1) makes them",
+        )
     return tensor(np.moveaxis(array, 3, 1) if last else array)
 
 

@@ -28,7 +28,7 @@ def splits(file: Path) -> dict[str, Pair]:
         raise DataError(file.name, "holds labels; give the file of the images, its labels are found")
     inputs, targets = images(file.name, pictures), labels(file.name, read(_labels_beside(file)))
     as_many(file.name, inputs, targets)
-    return split_at_random(file.name, inputs, targets)
+    return split_at_random(file.name, inputs, targets, classes=True)
 
 
 def read(file: Path) -> Array:

@@ -49,7 +49,8 @@ def splits(file: Path, task: str) -> dict[str, Pair]:
     if {"train", "test"} <= parts.keys():
         given = {split: _pair(f"{file.name}, {split}", of, task) for split, of in parts.items()}
         return with_validation(given)
-    return split_at_random(file.name, *_pair(file.name, arrays, task))
+    pair = _pair(file.name, arrays, task)
+    return split_at_random(file.name, *pair, classes=task == "classify")
 
 
 def series(file: Path, variable: str | None, mask: bool) -> Series:
@@ -83,13 +84,21 @@ def read(file: Path) -> dict[str, Array]:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             if not isinstance(arrays, np.lib.npyio.NpzFile):
                 raise DataError(file.name, "is a single array, not an npz file; np.savez makes one")
-            return {name: arrays[name] for name in arrays.files}
+            found = {name: arrays[name] for name in arrays.files}
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise DataError(file.name, f"is damaged or no npz file ({error})") from error
     except ValueError as error:
         if isinstance(error, DataError):
             raise
         raise DataError(file.name, f"holds what is no plain array ({error}); save numbers only") from error
+    # numpy gives the bytes of whatever else lies in a zip.
+    for name, array in found.items():
+        if not isinstance(array, np.ndarray):
+            raise DataError(
+                file.name,
+                f"is a zip of other files, {name} among them, and no npz; unzip it, and give the folder",
+            )
+    return found
 
 
 def _pair(name: str, arrays: Mapping[str, Array], task: str) -> Pair:
