@@ -112,6 +112,13 @@ def test_a_map_is_on_its_coordinates() -> None:
     north_first = [("lat", [53.0, 52, 51, 50]), south_first[1]]
     *_, shown = images(bias_fields({"untied": {"0": field}}, north_first))
     np.testing.assert_array_equal(shown.images[0].get_array(), field[0].numpy())
+    for longitudes, shown_as in (
+        ([350.0, 355, 0, 5, 10, 15], field[0]),
+        ([15.0, 10, 5, 0, 355, 350], field[0].flip(1)),
+    ):
+        *_, shown = images(bias_fields({"untied": {"0": field}}, [north_first[0], ("lon", longitudes)]))
+        np.testing.assert_array_equal(shown.images[0].get_array(), shown_as.numpy())
+        assert [label.get_text() for label in shown.get_xticklabels()] == ["350", "15"]
     *_, shown = images(bias_fields({"untied": {"0": torch.randn(1, 3, 3)}}, south_first))
     assert list(shown.get_xticks()) == []
 

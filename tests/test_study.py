@@ -174,6 +174,7 @@ def test_tied_is_always_compared_and_no_tying_twice() -> None:
 def test_what_cannot_be_had_is_refused_before_training() -> None:
     SEEN.clear()
     x, y = samples()
+    places = (torch.arange(36).reshape(6, 6) % 3).expand(24, 6, 6)
     cases: list[tuple[dict[str, Any], type[ValueError], str]] = [
         ({"tyings": ["h c"]}, convbias.TyingError, "axes go in the order"),
         ({"tyings": ["untied", "c l"]}, convbias.SurgeryError, "'c l', at 'l': a 2D bias has the axes"),
@@ -223,7 +224,17 @@ def test_what_cannot_be_had_is_refused_before_training() -> None:
             r"outputs \(1, 3\) do not suit the targets \(1,\)",
         ),
         ({"make_model": lambda: nn.Conv2d(1, 2, 3)}, ValueError, r"outputs \(1, 2, 4, 4\) do not suit the"),
-        ({"test": (x, y + 1)}, DataError, "test: the classes 3 are not in the training split; leave them"),
+        ({"test": (x, y + 1)}, DataError, "test: the class 3 is not in the training split; leave it out"),
+        (
+            {
+                "make_model": lambda: nn.Conv2d(1, 4, 3, padding=1),
+                "task": Segmentation(4),
+                "test": (x, places + 1),
+                "train": (x, places),
+            },
+            DataError,
+            "test: the class 3 is not in the training split; leave it out",
+        ),
     ]
     for given, raised, said in cases:
         options = {"make_model": Watched, "train": (x, y), "test": (x, y), "recipe": QUICK, **given}

@@ -81,7 +81,7 @@ def test_the_page_needs_nothing_else_and_says_it_all(forecast: Path) -> None:
     words = " ".join(page.words)
     for said in (
         *(report["verdict"], report["recommendation"], report["data"], report["asked"]["checksum"]),
-        *(report["asked"]["torch"], "over test days", "learning rate, weight decay", "persistence:"),
+        *(report["asked"]["torch"], "over test samples", "learning rate, weight decay", "persistence:"),
         *(f"{row['parameters']:,}" for row in report["rows"]),
         "convbias study --data 'field<1>.npz' --task forecast --lead 2 --tying untied --seeds 2 --tune",
     ):

@@ -55,7 +55,7 @@ def bias_fields(
     below each other. The scale covers 99.5 % of the numbers, so that an outlier does not take it from the
     rest, and ends in an arrow where one lies beyond; what is not finite is yellow. ``coordinates`` of the
     vertical and the horizontal axis are written at a field that has their sizes, and such fields are turned
-    so that the larger ones are above and to the right.
+    so that they rise upwards and to the right; longitudes may go on at 0.
 
     Raises ShapeError where there is nothing to draw.
 
@@ -209,19 +209,26 @@ def _turned(axis: Any, coordinates: Sequence[Coordinates], picture: Tensor) -> l
     if tuple(picture.shape) != tuple(len(values) for _, values in coordinates):
         return []
     (down_name, down), (across_name, across) = coordinates
+    turned = [dim for dim, wrong in ((0, _rises(down) > 0), (1, _rises(across) < 0)) if wrong]
     if axis is not None:
         height, width = picture.shape
-        axis.set_xticks([0, width - 1], _ends(across), fontsize="x-small")
+        axis.set_xticks([0, width - 1], _ends(across, 1 in turned), fontsize="x-small")
         axis.set_xlabel(across_name, fontsize="x-small")
         axis.yaxis.tick_right()
-        axis.set_yticks([height - 1, 0], _ends(down), fontsize="x-small")
+        axis.set_yticks([0, height - 1], _ends(down, 0 in turned), fontsize="x-small")
         axis.yaxis.set_label_position("right")
         axis.set_ylabel(down_name, fontsize="x-small")
-    return [dim for dim, wrong in ((0, down[0] < down[-1]), (1, across[0] > across[-1])) if wrong]
+    return turned
 
 
-def _ends(values: Sequence[float]) -> list[str]:
-    return [f"{value:.4g}" for value in sorted((values[0], values[-1]))]
+def _rises(values: Sequence[float]) -> float:
+    """The step that most have: where longitudes go on from 359 to 0, one step is another."""
+    return float(np.median(np.diff(values))) if len(values) > 1 else 0.0
+
+
+def _ends(values: Sequence[float], turned: bool) -> list[str]:
+    ends = (values[-1], values[0]) if turned else (values[0], values[-1])
+    return [f"{value:.4g}" for value in ends]
 
 
 def _title(layer: str) -> str:

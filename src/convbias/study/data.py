@@ -40,8 +40,8 @@ class Data:
     """Three splits, the task, the shape of a network for it, and a recipe that fits.
 
     ``baseline`` is the error on the test split of a forecast that needs no network. ``blocks`` numbers the
-    test samples that belong together, ``axes`` are the coordinates of the two axes of maps, and ``notes``
-    say what a reader of the results has to know.
+    test samples that belong together, as ``block`` says; ``axes`` are the coordinates of the two axes of
+    maps, and ``notes`` say what a reader of the results has to know.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Data:
     recipe: Recipe = field(default_factory=Recipe)
     baseline: tuple[str, float] | None = None
     blocks: Tensor | None = None
-    block: str = "sample"
+    block: str = "a sample"
     axes: tuple[Axis, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -233,12 +233,3 @@ def normalised(name: str, splits: Mapping[str, Pair]) -> dict[str, Pair]:
         split: (((inputs.double() - mean) / deviation).float(), targets)
         for split, (inputs, targets) in splits.items()
     }
-
-
-def days(hours: Sequence[float] | Tensor) -> Tensor:
-    """The number of the day of each hour since some midnight.
-
-    >>> days([0.0, 23.5, 24.0, 50.0])
-    tensor([0, 0, 1, 2])
-    """
-    return torch.as_tensor(hours).double().div(24).floor().long()

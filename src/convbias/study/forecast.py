@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from .data import Axis, Data, days
+from .data import Axis, Data
 from .models import Shape
 from .recipe import Recipe
 from .samples import check_finite
@@ -50,7 +50,8 @@ def forecast(series: Series, lead: int) -> Data:
     hour of the day; the target is the change over the lead. Normalised by the training split alone; 67, 13
     and 20% of the series, with a gap of a day between them, or of the lead and the history where longer.
     Missing values become the training mean in the inputs, and do not count among the targets; where steps
-    are missing, what would reach over them is left out.
+    are missing, what would reach over them is left out. Test samples belong together by days, as many as
+    the lead.
     """
     name, values = series.name, series.values.float()
     if values.dim() != 3 or not values.numel():
@@ -85,7 +86,10 @@ def forecast(series: Series, lead: int) -> Data:
     task = Regression(scale, series.unit, missing=not bool(known.all()))
     counts = [len(part) for part in parts]
     when = parts[2]
-    hours = when * (HOURS_A_DAY / a_day) if series.hours is None else series.hours[when]
+    step = _step(series) or HOURS_A_DAY / STEPS_A_DAY
+    hours = when * step if series.hours is None else series.hours[when]
+    # The errors of forecasts that overlap in time go together.
+    days = max(1, math.ceil(lead * step / HOURS_A_DAY))
     notes = [*series.notes]
     if absent := int(slots[-1]) + 1 - len(slots):
         inside = (slots >= HISTORY) & (slots <= slots[-1] - lead)
@@ -111,8 +115,8 @@ def forecast(series: Series, lead: int) -> Data:
             "persistence",
             task.error(task.tallies(0 * splits[2][1].nan_to_num(), splits[2][1]).sum(0)).item(),
         ),
-        blocks=days(hours),
-        block="day",
+        blocks=hours.double().div(HOURS_A_DAY * days).floor().long(),
+        block="a day" if days == 1 else f"{days} days",
         axes=series.axes,
         notes=tuple(notes),
     )

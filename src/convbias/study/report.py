@@ -142,14 +142,14 @@ def code(study: Study) -> str:
     return f"retied = {call}\nmodel = retied.model"
 
 
-def legend(study: Study, block: str = "sample") -> str:
+def legend(study: Study, block: str = "a sample") -> str:
     """How to read the tables' numbers."""
     told = [
         f"± is Student's {LEVEL:.0%} interval over {study.seeds} seeds, for each tying by itself. p is of "
         "the paired t test, corrected for the number of tyings (Holm): below "
         f"{1 - LEVEL:.2f}, a difference is found. The split of the data is the same for all seeds; the "
-        f"interval over test samples is that of the difference when the {block}s of the test split are "
-        f"drawn again (bootstrap; left out below {LEAST_BLOCKS} {block}s), and decides nothing. “As tied” is "
+        f"interval over test samples is that of the difference when the test split is drawn again, {block} "
+        f"at a time (bootstrap; left out below {LEAST_BLOCKS} of those), and decides nothing. “As tied” is "
         "the epoch at which the mean validation error is down to tied's best."
     ]
     if any(row.bootstrap for row in study.rows):
