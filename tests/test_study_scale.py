@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ import torch
 from torch.testing import assert_close
 
 from convbias.study import Run
-from convbias.study.comparison import compare_on
+from convbias.study.comparison import _normalised_apart, compare_on
 from convbias.study.crew import Crew, OneByOne, SideBySide
 from convbias.study.request import Request
+from convbias.study.team import Team
 
 CPU = torch.device("cpu")
 
@@ -44,6 +46,26 @@ def net(width=3):
         torch.nn.Conv2d(1, width, 3, padding=1), torch.nn.Tanh(), torch.nn.Conv2d(width, 1, 3, padding=1)
     )
     return layers
+
+class Head(torch.nn.Module):
+    # with one that it does not use
+    def __init__(self, width=3):
+        super().__init__()
+        self.net, self.unused = net(width), torch.nn.Linear(2, 2)
+    def forward(self, x):
+        return self.net(x)
+
+class Normal(torch.nn.Sequential):
+    def __init__(self):
+        super().__init__(net(), torch.nn.BatchNorm2d(1))
+
+class Slower(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = net()
+    def forward(self, x):
+        time.sleep(0.2 if len(x) > 1 else 0)
+        return self.net(x)
 
 class Slow(torch.nn.Module):
     def __init__(self):
@@ -84,9 +106,12 @@ ASKED: dict[str, Any] = {
     **{"tyings": ("untied", "rank:1"), "seeds": 2, "epochs": 3, "batch_size": 8},
 }
 WORDS = [
-    *("--data", "scale_case:data", "--task", "regress", "--missing", "mask", "--model", "scale_case:net"),
+    *("--data", "scale_case:data", "--task", "regress", "--missing", "mask"),
     *("--tying", "untied", "--tying", "rank:1", "--seeds", "2", "--epochs", "3", "--batch-size", "8"),
 ]
+
+
+TORCHRUN = ("torch.distributed.run", "--nproc-per-node=2", "-m", "convbias")
 
 
 def kept(folder: Path) -> dict[str, Any]:
@@ -132,7 +157,7 @@ def test_side_by_side_needs_a_folder(here: Path) -> None:
 
 
 def test_a_process_that_dies_is_named_and_the_rest_is_kept(here: Path) -> None:
-    words = [w if w != "scale_case:net" else "scale_case:Fatal" for w in WORDS]
+    words = ["--model", "scale_case:Fatal", *WORDS]
     ran = command("study", *words, "--jobs", "2", "--out", "run", check=False)
     assert ran.returncode == 2
     assert (
@@ -143,17 +168,19 @@ def test_a_process_that_dies_is_named_and_the_rest_is_kept(here: Path) -> None:
 
 
 def test_an_error_in_a_process_is_the_users(here: Path) -> None:
-    words = [*WORDS, "--learning-rate", "1e30", "--jobs", "2", "--out", "run"]
+    words = ["--model", "scale_case:net", *WORDS, "--learning-rate", "1e30", "--jobs", "2", "--out", "run"]
     ran = command("study", *words, check=False)
     assert ran.returncode == 2
     assert "error: learning_rate=1e+30: the loss is" in ran.stderr
     assert "Traceback" not in ran.stderr
 
 
-def command(*words: str, check: bool = True, start: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+def command(
+    *words: str, check: bool = True, start: tuple[str, ...] = ("convbias",)
+) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, "-m", *start, "convbias", *words],
+        [sys.executable, "-m", *start, *words],
         capture_output=True,
         text=True,
         check=check,
@@ -162,21 +189,48 @@ def command(*words: str, check: bool = True, start: tuple[str, ...] = ()) -> sub
     )
 
 
-def test_torchruns_ranks_find_what_one_process_finds(here: Path) -> None:
-    command("study", *WORDS, "--jobs", "2", "--out", "alone")  # one thread each, as torchrun has it
+@pytest.mark.parametrize(
+    ("network", "ways"), [("net", ("--ddp",)), ("Head", ("--ddp", "--fsdp", "--device=cpu"))]
+)
+def test_torchruns_ranks_find_what_one_process_finds(here: Path, network: str, ways: tuple[str, ...]) -> None:
+    """Together, or each some of the networks, then bit for bit."""
+    words = ["--model", f"scale_case:{network}", *WORDS]
+    command("study", *words, "--jobs", "2", "--out", "alone")  # one thread each, as torchrun has it
     expected = kept(here / "alone")
     rows = json.loads((here / "alone" / "results.json").read_text())["rows"]
-    torchrun = ("torch.distributed.run", "--nproc-per-node=2", "-m")
-    for name, words, exactly in (
-        ("spread", [], True),
-        ("ddp", ["--ddp"], False),
-        ("fsdp", ["--fsdp"], False),
-    ):
-        command("study", *WORDS, *words, "--out", name, start=torchrun)
-        same(expected, kept(here / name), exactly)
-        found = json.loads((here / name / "results.json").read_text())["rows"]
+    for way in ways:
+        told = command("study", *words, way, "--out", way[2:], start=TORCHRUN).stderr
+        assert "unused parameters" not in told
+        same(expected, kept(here / way[2:]), exactly=way == "--device=cpu")
+        found = json.loads((here / way[2:] / "results.json").read_text())["rows"]
         for one, other in zip(rows, found, strict=True):
             assert one["error"]["mean"] == pytest.approx(other["error"]["mean"], rel=1e-4)
+
+
+def test_a_rank_waits_for_the_others_however_long_they_train(here: Path) -> None:
+    """The second has one network, the first two, and no collective of torch's waits longer than a second."""
+    (here / "hasty.py").write_text(
+        "from datetime import timedelta\n"
+        "import torch.distributed.distributed_c10d as group\n"
+        "group.default_pg_timeout = timedelta(seconds=1)\n"
+        "from convbias.cli import main\n"
+        "if __name__ == '__main__':\n"
+        "    main()\n"
+    )
+    words = ["--model", "scale_case:Slower", *WORDS, "--seeds", "1", "--epochs", "2"]
+    start = ("torch.distributed.run", "--nproc-per-node=2", "-m", "hasty")
+    command("study", *words, "--out", "run", start=start)
+    assert len(kept(here / "run")) == 3
+
+
+def test_batch_normalisation_in_a_team_is_told_of(here: Path) -> None:
+    request = replace(Request(**ASKED), model="scale_case:Normal", epochs=1)
+    for size, told in ((1, 0), (2, 1)):
+        bench = replace(request.bench(CPU), team=Team(0, size))
+        notes = _normalised_apart(bench)
+        assert len(notes) == told
+    assert notes[0].startswith("Batch normalisation takes its statistics from each process's share")
+    assert not _normalised_apart(replace(Request(**ASKED).bench(CPU), team=Team(0, 2)))
 
 
 def test_a_team_needs_torchrun(here: Path) -> None:
@@ -188,8 +242,7 @@ def test_a_team_needs_torchrun(here: Path) -> None:
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_killed_at_random_moments_a_study_ends_as_if_it_had_not_been(here: Path, jobs: str) -> None:
-    words = [w if w != "scale_case:net" else "scale_case:Slow" for w in WORDS]
-    words = [*words, "--jobs", jobs, "--epochs", "12"]
+    words = ["--model", "scale_case:Slow", *WORDS, "--jobs", jobs, "--epochs", "12"]
     command("study", *words, "--out", "whole")
     chance = random.Random(int(jobs))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -160,7 +160,12 @@ def study(
         str | None, typer.Option(help="cpu, cuda or cuda:N.", show_default="the GPUs, if there are any")
     ] = None,
     ddp: Annotated[
-        bool, typer.Option("--ddp", help="Under torchrun: all ranks train each network together.")
+        bool,
+        typer.Option(
+            "--ddp",
+            help="Under torchrun: all ranks train each network together; batch normalisation then sees "
+            "a rank's share of a batch alone.",
+        ),
     ] = False,
     fsdp: Annotated[
         bool, typer.Option("--fsdp", help="As --ddp, with parameters spread over the ranks.")

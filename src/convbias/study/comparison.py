@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..nn.surgery import Where
 from ..tying import Tying, parse
@@ -123,7 +124,7 @@ def compare_on(
     chosen = _chosen(tyings, recipe, bench, notes)
     bench.check(chosen)
     width, told = control.wide_enough(bench, chosen, recipe)
-    notes += [told, *_few(bench)]
+    notes += [told, *_few(bench), *_normalised_apart(bench)]
     kinds = [Job(tying, numbers[0], recipe) for tying in chosen]
     if width is not None:
         kinds.append(Job(parse(REFERENCE), numbers[0], recipe, width))
@@ -184,4 +185,14 @@ def _few(bench: Bench) -> list[str]:
         f"Only {count(split)} {name} samples {use}."
         for split, name, use in uses
         if split is not None and count(split) < FEW
+    ]
+
+
+def _normalised_apart(bench: Bench) -> list[str]:
+    """What to say of networks that look at the other samples of a batch, where a team shares it out."""
+    if bench.team.size == 1 or not any(isinstance(m, _BatchNorm) for m in bench.start(0).modules()):
+        return []
+    return [
+        f"Batch normalisation takes its statistics from each process's share of a batch, a part in "
+        f"{bench.team.size}: the numbers are not those of one process alone."
     ]

@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar, final
+from datetime import timedelta
+from typing import Final, TypeVar, final
 
 import torch
 import torch.distributed as dist
@@ -15,6 +16,9 @@ from .crew import Crew, Ranks
 from .team import ALONE, Team
 
 T = TypeVar("T")
+# Ranks wait for others that still train, however long that takes; a number of milliseconds of 32 bits holds
+# 24 days. torchrun ends all of them where one fails, so that nobody waits for what is gone.
+PATIENCE: Final = timedelta(days=20)
 
 
 @final
@@ -62,7 +66,7 @@ def here(device: str | None, *, together: bool, sharded: bool) -> Generator[Plac
     if chosen.type == "cuda":
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(chosen)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         rank = dist.get_rank()
         if together:

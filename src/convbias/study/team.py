@@ -44,15 +44,16 @@ class Team:
         """Whether this process is the one that reads and writes files and speaks."""
         return self.rank == 0
 
-    def wrapped(self, network: Module) -> Module:
-        """``network`` as the team trains it; where sharded, a copy."""
+    def wrapped(self, network: Module, example: Callable[[], Tensor]) -> Module:
+        """``network`` as the team trains it, on inputs such as ``example()``; where sharded, a copy."""
         if self.size == 1:
             return network
         if self.sharded:
             sharded = copy.deepcopy(network)
             fully_shard(sharded)
             return sharded
-        return DistributedDataParallel(network)
+        # Always looking for them takes time, and torch warns where there are none.
+        return DistributedDataParallel(network, find_unused_parameters=_leaves_some_out(network, example()))
 
     def share(self, indices: Tensor) -> tuple[Tensor, int]:
         """This process's part of a batch, and how many of it count.
@@ -119,6 +120,14 @@ class Team:
             optimizer.load_state_dict(state)
         else:
             set_optimizer_state_dict(network, optimizer, state, options=WHOLE)
+
+
+def _leaves_some_out(network: Module, inputs: Tensor) -> bool:
+    """Whether the network has parameters that its output does not depend on."""
+    twin = copy.deepcopy(network).eval()
+    with torch.random.fork_rng():
+        twin(inputs).sum().backward()
+    return any(p.requires_grad and p.grad is None for p in twin.parameters())
 
 
 ALONE: Final = Team()

@@ -82,7 +82,8 @@ def train(
     Raises Diverged where the loss or the validation error is no longer finite, and Raised where the network
     raises something.
     """
-    run = Training(network, task, recipe, seed, device, team)
+    together = team.wrapped(network, lambda: _example(training).to(device))
+    run = Training(together, task, recipe, seed, device, team)
     if checkpoint is not None:
         found = team.told(lambda: load(checkpoint))
         if found is not None:
@@ -103,6 +104,12 @@ def train(
         on_epoch()
     network.load_state_dict(run.best_state or team.state(run.network))
     return Trained(run.best_epoch or run.done, tuple(run.curve))
+
+
+def _example(samples: Samples) -> Tensor:
+    """One input."""
+    with seeded("example"):
+        return batch(samples, torch.arange(1))[0]
 
 
 @torch.no_grad()
@@ -129,13 +136,16 @@ def tallies(
 
 @final
 class Training:
-    """A training under way: everything that has to be as it was for it to go on."""
+    """A training under way: everything that has to be as it was for it to go on.
+
+    ``network`` is wrapped as ``team`` trains it.
+    """
 
     def __init__(
         self, network: Module, task: Task, recipe: Recipe, seed: int, device: torch.device, team: Team = ALONE
     ) -> None:
         self.task, self.recipe, self.seed, self.device, self.team = task, recipe, seed, device, team
-        self.network = team.wrapped(network)
+        self.network = network
         self.called = cast(Module, torch.compile(self.network)) if recipe.compiled else self.network
         groups = [group for group in param_groups(self.network, recipe.weight_decay) if group["params"]]
         # A tenth of a small network's step; torch has no fused one for complex numbers.
