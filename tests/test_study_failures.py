@@ -7,7 +7,7 @@ import io
 import json
 import math
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from torch import Tensor, nn
 import convbias
 from convbias.study import Classification, Recipe, Regression, Run, Segmentation, Study, compare, tuning
 from convbias.study.jobs import Job
+from convbias.study.page import write
 from convbias.study.report import as_dict, code, csv_text, json_text, recommendation, table, verdict
+from convbias.study.request import Request
 from convbias.study.sources import load
 from convbias.study.tasks import Task
 from convbias.tying import parse
@@ -48,6 +50,8 @@ class Fragile(nn.Module):
             sys.exit(7)
         if self.fault == "loss" and self.training:
             return y * math.nan
+        if self.fault == "watched" and self.conv._forward_hooks:
+            raise RuntimeError("nobody may look")
         if self.fault == "eval" and not self.training:
             return torch.where(torch.arange(len(y))[:, None] == 2, math.nan, y)
         return y
@@ -89,6 +93,36 @@ def test_a_network_without_a_finite_error_is_told_and_the_others_are_compared(
     assert kept.failure == said
     # Nothing is trained again, and the end is the same.
     assert study(fault, run=run, validation=samples(12) if validated else None).trials == found.trials
+
+
+def test_a_network_that_cannot_be_taken_apart_is_as_good_as_the_others(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", {})
+    torch.manual_seed(0)
+    found = study("watched", run=run)
+    torch.manual_seed(0)
+    plain = study("none")
+    assert [trial.error for trial in found.trials] == [trial.error for trial in plain.trials]
+    assert not found.failures
+    said = "untied, seed 1: its layers cannot be taken apart, RuntimeError: nobody may look."
+    assert said in found.notes
+    assert list(found.fields) == list(found.shares) == ["tied", "tap"]
+    kept = run.finished(Job(parse("untied"), 1, QUICK))
+    assert kept is not None
+    assert kept.unexplained == "RuntimeError: nobody may look"
+    nothing = replace(found, trials=tuple(replace(t, unexplained="no") for t in found.trials))
+    data = replace(load(None), train=samples())
+    asked = {
+        **asdict(Request()),
+        "jobs": 1,
+        "threads": 1,
+        "device": "cpu",
+        "checksum": "",
+        "convbias": "",
+        "torch": "",
+    }
+    for given, figures in ((found, ["fields", "decomposition"]), (nothing, [])):
+        written = write(tmp_path, given, data, as_dict(given, data, asked))
+        assert [name for name in ("fields", "decomposition") if f"{name}.png" in written] == figures
 
 
 def test_one_seed_that_fails_takes_the_whole_tying_out_of_the_comparison() -> None:

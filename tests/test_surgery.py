@@ -210,6 +210,23 @@ def test_a_transposed_layer_called_with_an_output_size() -> None:
         torch.testing.assert_close(retied(x), model(x))
 
 
+@pytest.mark.parametrize("tying", ["untied", "c + tap", "c h", "tied"])
+def test_a_transposed_layer_with_more_output_padding_than_stride(tying: str) -> None:
+    """torch takes it where the dilation is larger, and retied layers and their fields do, too."""
+    layer = nn.ConvTranspose2d(2, 3, 3, 1, padding=2, output_padding=(1, 2), dilation=3).double()
+    x = torch.randn(2, 2, 5, 6).double()
+    ours = retie(layer, tying, x).model
+    assert isinstance(ours, convbias.ConvTranspose2d)
+    expected = layer(x)
+    torch.testing.assert_close(ours(x), expected)
+    assert layer.bias is not None
+    field = ours.bias_field(tuple(expected.shape[2:]), input_size=(5, 6))
+    torch.testing.assert_close(field, layer.bias[:, None, None].expand(expected.shape[1:]))
+    for model in (layer, ours):
+        parts = convbias.decompose(model, x)[""]
+        torch.testing.assert_close(parts.data + parts.padding + parts.tied + parts.position, expected)
+
+
 def test_the_model_may_be_a_convolution_itself(x: Tensor) -> None:
     conv = nn.Conv2d(2, 3, 3).double()
     retied = retie(conv, Regions(torch.arange(24).reshape(6, 4) % 2), x)

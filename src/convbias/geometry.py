@@ -173,8 +173,12 @@ class Geometry:
         self, input_size: Sequence[int], output_size: Sequence[int]
     ) -> Geometry:  # fmt: skip
         """This transposed geometry with the ``output_padding`` that gives ``output_size``."""
-        least = replace(self, output_padding=(0,) * self.dims).output_size(input_size)
         wanted = per_axis("output_size", output_size, self.dims)
+        if (
+            self.output_size(input_size) == wanted
+        ):  # what torch takes as output_padding may be more than it gives
+            return self
+        least = replace(self, output_padding=(0,) * self.dims).output_size(input_size)
         most = tuple(n + s - 1 for n, s in zip(least, self.stride, strict=True))
         if any(not a <= n <= b for a, n, b in zip(least, wanted, most, strict=True)):
             raise ShapeError(

@@ -154,6 +154,7 @@ def _geometry(layer: Any, input_size: tuple[int, ...], output_size: tuple[int, .
             *(getattr(layer, name) for name in names),
             padding_mode=layer.padding_mode,
             transposed=layer.transposed,
+            output_padding=layer.output_padding,
         )
     return geometry.with_output_size(input_size, output_size) if geometry.transposed else geometry
 

@@ -85,10 +85,10 @@ class Bench:
     def _judged(
         self, job: Job, network: Module, on_epoch: Callable[[], None], checkpoint: Path | None
     ) -> Trial:
-        known = {"device": self.device, "team": self.team}
+        place = {"device": self.device, "team": self.team}
         trained = training.train(
             *(network, self.train, self.validation, self.task, job.recipe, job.seed),
-            **known,
+            **place,
             on_epoch=on_epoch,
             checkpoint=checkpoint,
         )
@@ -96,26 +96,13 @@ class Bench:
             return self._trial(
                 job, network, error=min(trained.curve), epoch=trained.epoch, curve=trained.curve
             )
-        found = training.tallies(network, self.test, self.task, job.recipe, **known)
+        found = training.tallies(network, self.test, self.task, job.recipe, **place)
         error = self.task.error(found.sum(0)).item()
         if not math.isfinite(error):
             raise training.Diverged(f"the error on the test split is {error}", trained.epoch, trained.curve)
-        network.cpu()
-        try:
-            shares = self._shares(network)
-        except ValueError as told:
-            raise training.Diverged(
-                f"it cannot be taken apart, {told}", trained.epoch, trained.curve
-            ) from told
-        return self._trial(
-            *(job, network),
-            error=error,
-            epoch=trained.epoch,
-            curve=trained.curve,
-            shares=shares,
-            fields=self._fields(network),
-            tallies=found,
-        )
+        explained = self._explained(network.cpu())
+        known = {"error": error, "epoch": trained.epoch, "curve": trained.curve, "tallies": found}
+        return self._trial(job, network, **known, **explained)
 
     def _trial(self, job: Job, network: Module, **found: Any) -> Trial:
         return Trial(
@@ -209,6 +196,13 @@ class Bench:
                     f"{name}: its outputs {shape} do not suit the targets {tuple(targets.shape)}, "
                     f"{type(error).__name__}: {error}"
                 ) from error
+
+    def _explained(self, network: Module) -> dict[str, Any]:
+        """The bias fields and shares of a trained network, or why it has none: it is as good without."""
+        try:
+            return {"shares": self._shares(network), "fields": self._fields(network)}
+        except (Exception, SystemExit) as error:
+            return {"unexplained": f"{type(error).__name__}: {error}"}
 
     def _fields(self, network: Module) -> dict[str, Tensor]:
         """The bias field of each layer at the size that an input gives it."""

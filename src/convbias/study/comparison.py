@@ -143,6 +143,11 @@ def compare_on(
         found = crew.train(
             bench, [replace(job, seed=seed) for seed in numbers for job in kinds], run, advance
         )
+    notes += [
+        f"{trial.label}, seed {trial.seed}: its layers cannot be taken apart, {trial.unexplained}."
+        for trial in found
+        if trial.unexplained
+    ]
     layers = None if bench.where is None else bench.layers
     study = Study(
         *(bench.task, recipe, tuple(found), blocks),

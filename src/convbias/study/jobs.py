@@ -49,6 +49,7 @@ class Trial:
     layer; ``shares`` what part of each layer's output is data, padding, tied and position, as in
     :func:`convbias.decompose`; ``tallies`` what each test sample adds to the error. ``failure`` says why a
     network has no finite error, and is empty where it has one; ``epoch`` is then how far it came.
+    ``unexplained`` says why a network that has one has no fields and shares.
     """
 
     tying: str
@@ -64,6 +65,7 @@ class Trial:
     fields: Mapping[str, Tensor]
     tallies: Tensor
     failure: str = ""
+    unexplained: str = ""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Trial) and self.numbers == other.numbers

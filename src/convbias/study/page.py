@@ -129,10 +129,12 @@ def _figures(study: Study, data: Data) -> dict[str, Callable[[], Figure]]:
     drawn: dict[str, Callable[[], Figure]] = {}
     if apart:
         drawn["differences"] = lambda: differences(apart, metric)
-    drawn["fields"] = lambda: bias_fields(study.fields, on_map)
+    if any(study.fields.values()):
+        drawn["fields"] = lambda: bias_fields(study.fields, on_map)
     if any(any(of) for of in study.curves.values()):
         drawn["curves"] = lambda: learning_curves(study.curves, metric)
-    drawn["decomposition"] = lambda: decomposition(study.shares)
+    if study.shares:
+        drawn["decomposition"] = lambda: decomposition(study.shares)
     return drawn
 
 

@@ -170,14 +170,14 @@ class Study:
     @property
     def fields(self) -> dict[str, Mapping[str, Tensor]]:
         """The bias fields ``(C, *out)`` that the first seed learned, by tying and layer."""
-        firsts = {name: trials[0] for name, trials in self._by_label.items()}
+        firsts = {name: trials[0] for name, trials in self._explained.items()}
         return {name: trial.fields for name, trial in firsts.items() if trial.width is None}
 
     @property
     def shares(self) -> dict[str, dict[str, dict[str, float]]]:
         """What each layer's output is made of, by label, layer and part: means over the seeds."""
         found: dict[str, dict[str, dict[str, float]]] = {}
-        for name, trials in self._by_label.items():
+        for name, trials in self._explained.items():
             found[name] = {
                 layer: {
                     part: sum(trial.shares[layer][part] for trial in trials) / len(trials) for part in parts
@@ -185,6 +185,12 @@ class Study:
                 for layer, parts in trials[0].shares.items()
             }
         return found
+
+    @property
+    def _explained(self) -> dict[str, list[Trial]]:
+        """Those with a finite error, fields and shares."""
+        explained = {name: [t for t in of if not t.unexplained] for name, of in self._by_label.items()}
+        return {name: trials for name, trials in explained.items() if trials}
 
     @cached_property
     def _by_label(self) -> dict[str, list[Trial]]:
