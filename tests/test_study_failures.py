@@ -221,10 +221,10 @@ def test_the_code_retied_what_the_study_retied(where: Any, said: str) -> None:
         recipe=recipe,
         where=where,
     )
-    assert code(found).splitlines()[0] == said
+    assert said in code(found).splitlines()
     assert ("Take untied in 2: " if where else "Take untied: ") in recommendation(found)
     model = make()
-    names: dict[str, Any] = {"convbias": convbias, "model": model, "example_inputs": x[:1]}
+    names: dict[str, Any] = {"model": model, "example_inputs": x[:1]}
     exec(code(found), names)
     ours = {name for name, layer in names["model"].named_modules() if isinstance(layer, convbias.Conv2d)}
     assert ours == ({"0", "2"} if where is None else {"2"})

@@ -73,6 +73,32 @@ def test_axes_are_found_by_what_they_say_and_not_by_their_order(tmp_path: Path) 
     assert_close(forecast_of(tmp_path / "odd.nc").train, forecast_of(tmp_path / "plain.nc").train)
 
 
+def test_a_step_beside_the_time_is_not_the_time(tmp_path: Path) -> None:
+    """As in files made from GRIB: the only lead of a forecast, and when it is for."""
+    hour = np.timedelta64(1, "h").astype("timedelta64[ns]")
+    grid().to_netcdf(tmp_path / "plain.nc")
+    for dims in (("time", "step", "lat", "lon"), ("step", "time", "lat", "lon")):
+        values = np.expand_dims(FIELD, dims.index("step"))
+        found = grid(values, dims, step=("step", [hour]))
+        found = found.assign_coords(valid_time=(("time", "step"), TIME[:, None] + hour))
+        found.to_netcdf(tmp_path / "grib.nc")
+        assert_close(forecast_of(tmp_path / "grib.nc").train, forecast_of(tmp_path / "plain.nc").train)
+
+
+def test_latitudes_and_longitudes_may_be_maps(tmp_path: Path) -> None:
+    plain = grid().drop_vars(["lat", "lon"]).rename_dims(lat="eta", lon="xi")
+    north, east = np.meshgrid(np.linspace(50, 58, ROWS), np.linspace(-10, 2, COLUMNS), indexing="ij")
+    maps = {
+        "lat_rho": (("eta", "xi"), north + east / 9, {"standard_name": "latitude", "units": "degrees_north"}),
+        "lon_rho": (("eta", "xi"), east - north / 9, {"standard_name": "longitude", "units": "degrees_east"}),
+    }
+    plain.assign_coords(maps).to_netcdf(tmp_path / "ocean.nc")
+    grid().to_netcdf(tmp_path / "plain.nc")
+    data = forecast_of(tmp_path / "ocean.nc")
+    assert_close(data.train, forecast_of(tmp_path / "plain.nc").train)
+    assert [(axis.name, len(axis.values)) for axis in data.axes] == [("eta", ROWS), ("xi", COLUMNS)]
+
+
 def test_a_calendar_that_numpy_does_not_have(tmp_path: Path) -> None:
     time = ("time", HOURS, {"units": "hours since 2019-02-27 05:00", "calendar": "360_day"})
     grid(time=time).to_netcdf(tmp_path / "model.nc")

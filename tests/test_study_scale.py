@@ -172,6 +172,7 @@ def test_an_error_in_a_process_is_the_users(here: Path) -> None:
     ran = command("study", *words, check=False)
     assert ran.returncode == 2
     assert "error: learning_rate=1e+30: the loss is" in ran.stderr
+    assert "goes on" not in ran.stderr
     assert "Traceback" not in ran.stderr
 
 
@@ -205,6 +206,11 @@ def test_torchruns_ranks_find_what_one_process_finds(here: Path, network: str, w
         found = json.loads((here / way[2:] / "results.json").read_text())["rows"]
         for one, other in zip(rows, found, strict=True):
             assert one["error"]["mean"] == pytest.approx(other["error"]["mean"], rel=1e-4)
+    # What two processes began beside each other goes on under torchrun.
+    for file in (here / "alone" / "trials").glob("seed 1*"):
+        file.unlink()
+    command("study", "--resume", "alone", start=TORCHRUN)
+    same(expected, kept(here / "alone"), exactly=True)
 
 
 def test_a_rank_waits_for_the_others_however_long_they_train(here: Path) -> None:

@@ -258,6 +258,8 @@ RARE = dict.fromkeys((7, 13, 19, 25, 31), 2)
 def three_rare(dense): return Rare(2500, RARE, dense), Rare(40, {}, dense), Rare(300, {5: 3}, dense)
 def rare_classify(): return three_rare(False)
 def rare_segment(): return three_rare(True)
+def late_alone(): return Rare(2500, {}, late=True)
+def mappings(): return [{"image": torch.zeros(1, 6, 6), "label": i % 2} for i in range(20)], Squares(9)
 def late(): return Rare(2500, {}, late=True), Rare(30, {}), Rare(30, {})
 def sizes(): return [(torch.zeros(1, 6 + i % 2, 6), 0) for i in range(20)], Squares(9)
 def one_each(): return Squares(20), Squares(1)
@@ -355,7 +357,21 @@ def test_what_a_data_set_draws_is_drawn_alike_and_changes_nothing_outside(module
             "classify",
             r"must return a Dataset, \(train, test\) or \(train, validation, test\), not int",
         ),
-        ("broken", "classify", "samples must be pairs .input, target., all of one size; TypeError"),
+        (
+            "broken",
+            "classify",
+            "broken, train: samples must be pairs .input, target., not NoneType; return the",
+        ),
+        (
+            "mappings",
+            "classify",
+            "mappings, train: samples must be pairs .input, target., not dict; return the",
+        ),
+        (
+            "late_alone",
+            "classify",
+            "^my_data:late_alone: sample 2001 cannot be read, OSError: disk gone; mend[^;]*$",
+        ),
         ("sizes", "classify", "my_data:sizes, train: samples must be pairs .input, target., all of one size"),
         ("one_each", "classify", "test has one sample; a study needs two at least"),
         ("no_length", "classify", "my_data:no_length, train: has no length, TypeError"),

@@ -21,7 +21,7 @@ with extra("study"):
     import typer
     from rich.console import Console
 
-    from ..study.comparison import SEEDS, TYINGS, compare_on
+    from ..study.comparison import SEEDS, TYINGS, NothingFinite, compare_on
     from ..study.crew import Crew, OneByOne, SideBySide
     from ..study.models import MODELS
     from ..study.page import write
@@ -215,17 +215,30 @@ def study(
             folder = resume
             known = place.told(lambda: _known_in(folder))
             request = Request.of(known, folder)
-        _run(request, folder, place, _side_by_side(place, jobs, known), as_json)
+        begun = None if known is None else (int(str(known["jobs"])), int(str(known["threads"])))
+        _run(request, folder, place, _side_by_side(place, jobs, begun), begun, as_json)
 
 
-def _run(request: Request, folder: Path, place: Place, crew: tuple[int, int], as_json: bool) -> None:
-    """The study itself. ``crew`` is how many networks are trained at a time, each with how many threads."""
+def _run(
+    request: Request,
+    folder: Path,
+    place: Place,
+    crew: tuple[int, int],
+    begun: tuple[int, int] | None,
+    as_json: bool,
+) -> None:
+    """The study itself.
+
+    ``crew`` is how many networks are trained at a time, each with how many threads; ``begun`` how many it
+    was when the study began, if it goes on.
+    """
     jobs, threads = crew
     bench = request.bench(place.device, place.team)
     data = request.loaded
     asked = {
         **asdict(request),
-        **{"jobs": jobs, "threads": threads, "device": place.device.type},
+        # How many at a time changes no number, threads do.
+        **{"jobs": (begun or crew)[0], "threads": threads, "device": place.device.type},
         "checksum": checksum(*data.splits.values()),
         "networks": bench.fingerprint(range(request.seeds)),
         **{"convbias": __version__, "torch": torch.__version__},
@@ -261,10 +274,11 @@ def _run(request: Request, folder: Path, place: Place, crew: tuple[int, int], as
                 asked["data"] = Path(request.data).name
             report = as_dict(found, data, asked)
             written = write(folder, found, data, report)
-    except BaseException:
+    except BaseException as error:
         if place.leads:
             finished = run.stop()
-            if folder.exists():
+            # Where every network has failed, it would only fail again.
+            if folder.exists() and not isinstance(error, NothingFinite):
                 again = f"convbias study --resume {shlex.quote(str(folder))} goes on"
                 to_stderr.print(f"stopped with {number(finished, 'finished trial')}; {again}", markup=False)
         raise
@@ -286,14 +300,14 @@ def _run(request: Request, folder: Path, place: Place, crew: tuple[int, int], as
     to_stderr.print(f"\nWritten to {folder}: {', '.join(written)}", markup=False)
 
 
-def _side_by_side(place: Place, jobs: int | None, known: dict[str, object] | None) -> tuple[int, int]:
+def _side_by_side(place: Place, jobs: int | None, begun: tuple[int, int] | None) -> tuple[int, int]:
     """How many networks at a time, and threads for each: as before, where a study goes on."""
     if place.crew is not None or place.team.size > 1:
         if jobs is not None:
             raise ValueError(f"jobs={jobs}: torchrun says how many processes there are; leave --jobs out")
-        return 1, torch.get_num_threads()
-    if known is not None:
-        return int(str(known["jobs"])), int(str(known["threads"]))
+        return 1, torch.get_num_threads() if begun is None else begun[1]
+    if begun is not None:
+        return begun
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     at_a_time = jobs or (torch.cuda.device_count() if place.device.type == "cuda" else cores)
     return at_a_time, max(1, torch.get_num_threads() // at_a_time)

@@ -14,15 +14,14 @@ from torch.utils.data import Dataset
 
 from ..errors import DataError
 from ..tying import Tying
-from .samples import Named, Samples, count
+from .samples import Named, Samples, count, plain
 
 
 def samples(name: str, given: Any) -> Samples:
     """Inputs and targets as tensors, or a data set that says which of its samples cannot be read."""
     if isinstance(given, (tuple, list)) and len(given) == 2:
         if all(isinstance(part, (Tensor, np.ndarray)) for part in given):
-            inputs, targets = map(torch.as_tensor, given)
-            return inputs, targets
+            return plain(*map(torch.as_tensor, given))
     elif isinstance(given, Dataset) or (hasattr(given, "__getitem__") and hasattr(given, "__len__")):
         return Named(name, given)
     raise DataError(

@@ -39,6 +39,10 @@ SEEDS = 5
 FEW = 30
 
 
+class NothingFinite(ValueError):
+    """Every network was trained, and none has a finite error."""
+
+
 def compare(
     make_model: Callable[..., Module],
     train: Samples,
@@ -156,7 +160,7 @@ def compare_on(
         where=bench.where if isinstance(bench.where, str) else None,
     )
     if not study.rows:
-        raise ValueError(f"{study.failures[0].failure} (and no other network ended with a finite error)")
+        raise NothingFinite(f"{study.failures[0].failure} (and no other network ended with a finite error)")
     if costs and bench.team.leads:
         study = replace(study, costs=measure(replace(bench, team=ALONE), kinds))
     return study

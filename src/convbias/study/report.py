@@ -139,7 +139,10 @@ def code(study: Study) -> str:
         where = "|".join(map(re.escape, study.layers))
     chosen = "" if where is None else f", where={where!r}"
     call = f"convbias.retie(model, {study.choice.tying!r}, example_inputs{chosen})"
-    return f"retied = {call}\nmodel = retied.model"
+    return (
+        "import convbias\n\n# example_inputs: a batch of inputs, which shows the sizes\n"
+        f"retied = {call}\nmodel = retied.model"
+    )
 
 
 def legend(study: Study, block: str = "a sample") -> str:

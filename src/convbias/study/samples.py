@@ -66,6 +66,8 @@ class Named(Dataset[Any]):
     def __getitem__(self, i: int) -> Any:
         try:
             return self.samples[i]
+        except DataError:  # of a data set that this is a part of
+            raise
         except (Exception, SystemExit) as error:
             raise DataError(
                 self.name,
@@ -101,6 +103,11 @@ def batch(samples: Samples, indices: Tensor) -> tuple[Tensor, Tensor]:
         return samples[0][indices], samples[1][indices]
     name = samples.name if isinstance(samples, Named) else "samples"
     read = [cast(Any, samples)[i] for i in indices.tolist()]
+    if not isinstance(read[0], (tuple, list)):
+        raise DataError(
+            name,
+            f"samples must be pairs (input, target), not {type(read[0]).__name__}; return the two of them",
+        )
     try:
         inputs, targets = default_collate(read)
     except Exception as error:
@@ -110,7 +117,14 @@ def batch(samples: Samples, indices: Tensor) -> tuple[Tensor, Tensor]:
     if not (isinstance(inputs, Tensor) and isinstance(targets, Tensor)):
         kinds = f"{type(inputs).__name__}, {type(targets).__name__}"
         raise DataError(name, f"samples must be pairs (input, target) of tensors or numbers, not {kinds}")
-    return inputs, targets
+    return plain(inputs, targets)
+
+
+def plain(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Both without a history of gradients, and targets that are whole numbers as torch's losses take them."""
+    targets = targets.detach()
+    whole = not (targets.is_floating_point() or targets.is_complex())
+    return inputs.detach(), targets.long() if whole else targets
 
 
 def survey(name: str, samples: Samples) -> Survey:

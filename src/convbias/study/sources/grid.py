@@ -21,6 +21,7 @@ with extra("study"):
 
 # What the axes of a field are called in the CF conventions, and how a coordinate tells that it is one.
 AXES: Final[Mapping[str, str]] = {"T": "time", "Y": "latitude", "X": "longitude"}
+CURVED: Final[Mapping[str, int]] = {"Y": 0, "X": 1}
 NAME_THEM: Final = (
     "name the dimensions time, lat and lon, or give their coordinates the attribute axis: T, Y, X"
 )
@@ -111,15 +112,25 @@ def _lacking(axes: Mapping[str, str]) -> list[str]:
 
 
 def _axes(found: Any, variable: str) -> dict[str, str]:
-    """The dimensions of ``variable`` that are its T, Y and X axes, as far as the file tells."""
-    told = found.cf.guess_coord_axis()
+    """The dimensions of ``variable`` that are its T, Y and X axes, as far as the file tells.
+
+    Of several, time is the one of that name, or else the longest: a forecast's only step is none.
+    """
+    told, own = found.cf.guess_coord_axis(), found[variable].dims
+
+    def likely(dim: Any) -> tuple[bool, bool, int]:
+        return found.sizes[dim] > 1, str(dim).lower() == AXES["T"], found.sizes[dim]
+
     axes: dict[str, str] = {}
     for axis, coordinate in AXES.items():
         keys = [*told.cf.axes.get(axis, []), *told.cf.coordinates.get(coordinate, [])]
-        keys += [key for key in found[variable].dims if str(key).lower() in (coordinate, coordinate[:3])]
-        dims = [key for key in keys if key in found[variable].dims]
+        dims = [key for key in keys if key in own]
+        dims += [key for key in own if str(key).lower() in (coordinate, coordinate[:3])]
+        if axis in CURVED:  # latitudes and longitudes of two axes, as of an ocean model (CF conventions, 5.2)
+            curved = [found[key].dims for key in keys if key in found.variables and found[key].ndim == 2]
+            dims += [of[CURVED[axis]] for of in curved if set(of) <= set(own)]
         if dims:
-            axes[axis] = str(dims[0])
+            axes[axis] = str(max(dims, key=likely) if axis == "T" else dims[0])
     return axes
 
 
