@@ -123,6 +123,17 @@ def test_a_map_is_on_its_coordinates() -> None:
     assert list(shown.get_xticks()) == []
 
 
+def test_slices_of_a_volume_are_parted_and_numbered() -> None:
+    fields = {"tied": {"0": torch.randn(2, 3, 4, 6)}, "untied": {"0": torch.randn(2, 3, 4, 6)}}
+    shown = images(bias_fields(fields))
+    assert len(shown) == 4
+    for number, axes in enumerate(shown):
+        assert [line.get_ydata()[0] for line in axes.lines] == [3.5, 7.5]
+        numbers = dict(zip(axes.get_yticks(), (t.get_text() for t in axes.get_yticklabels()), strict=True))
+        assert numbers == ({1.5: "0", 5.5: "1", 9.5: "2"} if number % 2 else {})
+    assert not images(bias_fields({"tied": {"0": torch.randn(1, 3, 4)}}))[0].lines
+
+
 def test_of_many_layers_the_most_varied_are_drawn() -> None:
     layers = {str(i): i * torch.randn(1, 4, 4) for i in range(7)}
     titles = [axis.get_title() for axis in images(bias_fields({"untied": layers}))]

@@ -36,6 +36,7 @@ MARGIN = 1.2
 ENDS = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
 LETTERS = 16  # of a title over one tile
 LINE = 0.14
+MOST_NUMBERS = 16  # of slices below each other
 # How much of the colour scale one outlier may take from the rest.
 QUANTILE = 0.995
 
@@ -52,10 +53,10 @@ def bias_fields(
     ``fields`` gives, by tying and layer, a bias field ``(C, *out)``, as ``Study.fields`` does. Four layers
     are shown, and in each three filters: those whose fields vary most over space under any tying. A layer's
     colours mean the same in every row, and white is 0. Lines are drawn as strips, volumes with their slices
-    below each other. The scale covers 99.5 % of the numbers, so that an outlier does not take it from the
-    rest, and ends in an arrow where one lies beyond; what is not finite is yellow. ``coordinates`` of the
-    vertical and the horizontal axis are written at a field that has their sizes, and such fields are turned
-    so that they rise upwards and to the right; longitudes may go on at 0.
+    below each other, numbered from above. The scale covers 99.5 % of the numbers, so that an outlier does not
+    take it from the rest, and ends in an arrow where one lies beyond; what is not finite is yellow.
+    ``coordinates`` of the vertical and the horizontal axis are written at a field that has their sizes, and
+    such fields are turned so that they rise upwards and to the right; longitudes may go on at 0.
 
     Raises ShapeError where there is nothing to draw.
 
@@ -94,6 +95,7 @@ def bias_fields(
         first += len(channels)
         rows = [layers.get(name) for layers in pictures.values()]
         _draw(figure, block, titles[name], channels, rows, coordinates)
+        _part_slices(block, next(layers[name] for layers in fields.values() if name in layers))
     return figure
 
 
@@ -191,6 +193,25 @@ def _draw(
     bar.ax.tick_params(labelsize="x-small")
     if finite.size < len(values):
         bar.set_label("yellow: not finite", fontsize="x-small")
+
+
+def _part_slices(block: Any, field: Tensor) -> None:
+    """Lines between the slices of a volume's pictures, and their numbers beside the last ones."""
+    if torch.as_tensor(field).dim() != 4:
+        return
+    _, depth, height, _ = field.shape
+    drawn = [axis for axis in block.flat if axis.images]
+    for axis in drawn:
+        for first in range(1, depth):
+            axis.axhline(first * height - 0.5, color="0.2", linewidth=0.8)
+    for axis in set(drawn) & set(block[:, -1]):
+        axis.yaxis.tick_right()
+        numbers = range(depth) if depth <= MOST_NUMBERS else (0, depth - 1)
+        middles = [(number + 0.5) * height - 0.5 for number in numbers]
+        axis.set_yticks(middles, map(str, numbers), fontsize="xx-small")
+        axis.tick_params(axis="y", length=0)
+        axis.yaxis.set_label_position("right")
+        axis.set_ylabel("slice", fontsize="x-small")
 
 
 def _flat(field: Tensor) -> Tensor:
