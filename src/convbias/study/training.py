@@ -82,7 +82,8 @@ def train(
     Raises Diverged where the loss or the validation error is no longer finite, and Raised where the network
     raises something.
     """
-    together = team.wrapped(network, lambda: _example(training).to(device))
+    with calling():
+        together = team.wrapped(network, lambda: _example(training).to(device))
     run = Training(together, task, recipe, seed, device, team)
     if checkpoint is not None:
         found = team.told(lambda: load(checkpoint))
