@@ -52,17 +52,18 @@ def stacked(files: dict[str, list[Path]], masks: bool = False) -> dict[str, Tens
 
 def _check_alike(file: Path, picture: Array, first: Path, other: Array, *, masks: bool) -> None:
     (height, width), (rows, columns) = picture.shape[:2], other.shape[:2]
+    first = Path(first.parent.name, first.name)
     if (height, width) != (rows, columns):
         raise DataError(
             file,
-            f"is {width}×{height}, and {first.name} is {columns}×{rows}; a bias that knows its place needs "
+            f"is {width}×{height}, and {first} is {columns}×{rows}; a bias that knows its place needs "
             "one size: resize or crop them first",
         )
     # A network would read a class off the scale. The numbers of masks have none.
     if picture.dtype != other.dtype and not masks:
         raise DataError(
             file,
-            f"holds numbers of {_depth(picture)}, and {first.name} of {_depth(other)}, on another scale; "
+            f"holds numbers of {_depth(picture)}, and {first} of {_depth(other)}, on another scale; "
             "save all images in one of them",
         )
 
