@@ -152,9 +152,9 @@ def test_the_command_asks_for_the_same(case: str, monkeypatch: pytest.MonkeyPatc
     words = shlex.split(command({**asdict(request), "jobs": 3}))
     assert words[:2] == ["convbias", "study"]
     study(monkeypatch, *words[2:])
-    ((again, _, _, (jobs, _), _),) = heard
+    ((again, _, _, (jobs, _), begun, _),) = heard
     assert again == request
-    assert jobs == 3
+    assert (jobs, begun) == (3, None)
 
 
 def test_another_process_is_given_the_words_alone() -> None:
