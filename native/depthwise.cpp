@@ -49,7 +49,7 @@ inline void block(const Lines& lines, int64_t first, int64_t channel, const Ends
         }
     }
 #pragma GCC unroll 16
-    for (int o = 0; o < R; o++) store(y + (first + o) * lines.channels + channel, ends.last(sums[o]));
+    for (int o = 0; o < R; o++) ends.put(y + (first + o) * lines.channels + channel, sums[o]);
 }
 
 // The same for K taps and stride S without dilation: each input is read once for all taps.
@@ -75,7 +75,7 @@ inline void block(const Lines& lines, int64_t first, int64_t channel, const Ends
         }
     }
 #pragma GCC unroll 16
-    for (int o = 0; o < R; o++) store(y + (first + o) * lines.channels + channel, ends.last(sums[o]));
+    for (int o = 0; o < R; o++) ends.put(y + (first + o) * lines.channels + channel, sums[o]);
 }
 
 // One output, of whose taps [begin, end) lie within the image, for V vectors of channels at a time.
@@ -157,7 +157,8 @@ Insides insides_of(const Convolution& c) {
 
 bool convolve(const Convolution& c, const float* x, const float* packed, float* y, const Field& field, int activation,
               int threads) {
-    const Finishing finish(field, activation, true);
+    const bool aligned = c.channels % LANES == 0 && is_aligned(y);
+    const Finishing finish(field, activation, c.samples, true, aligned);
     const Inside inside(c);
     const Insides insides = insides_of(c);
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)

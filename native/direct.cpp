@@ -81,8 +81,9 @@ Rows find_rows(const Convolution& c, const Grouped& g, const float* image, int64
 
 bool convolve(const Convolution& c, const float* x, const float* packed, float* y, const Field& field, int activation,
               int threads) {
-    const Finishing finish(field, activation, true);
     const Grouped g(c);
+    const bool aligned = g.filters % LANES == 0 && c.out[1] * c.filters % LANES == 0 && is_aligned(y);
+    const Finishing finish(field, activation, c.samples, true, aligned);
     // Parts of a row: whole blocks, as many as stay in the first cache.
     const int64_t block = ROWS * g.filters, part = (block < PART ? PART / block : 1) * ROWS * g.pixels;
     const int64_t across = (c.out[1] + part - 1) / part;

@@ -19,6 +19,7 @@ inline float* reserve(int64_t count) { return (float*)aligned_alloc(64, (count *
 struct Ends {
     const float* field;  // of the first sum's place, or null
     Vector low;
+    bool past;  // the caches, where the output is too large for them
 
     Vector first(int64_t at) const { return field ? load(field + at) : Vector{}; }
     Vector first(int64_t at, int64_t count) const { return field ? load_some(field + at, count) : Vector{}; }
@@ -27,23 +28,25 @@ struct Ends {
         if (field) __builtin_prefetch(field + at);
     }
     Vector last(Vector sum) const { return sum < low ? low : sum; }
+    void put(float* to, Vector sum) const { past ? stream(to, last(sum)) : store(to, last(sum)); }
 };
 
 class Finishing {
    public:
     const int64_t places;
 
-    // With `fusing`, the kernel takes the ends that are offered.
-    Finishing(const Field& given, int activation, bool fusing)
+    // With `fusing`, the kernel takes the ends that are offered; `aligned` numbers may be streamed.
+    Finishing(const Field& given, int activation, int64_t samples, bool fusing, bool aligned)
         : places(places_of(given)),
           field(collapsed(given)),
           lies(lies_as_places(field)),
           fused(fusing && activation <= RELU && (lies || !field.terms)),
+          past(fused && aligned && samples * places >= LARGE),
           low(all(fused && activation == RELU ? 0 : -__builtin_inff())),
           finish(!fused && (field.terms || activation != NONE) ? finish_of(activation) : nullptr) {}
 
     // For sums of a sample from place `begin` on.
-    Ends ends(int64_t begin) const { return {fused && lies ? field.term[0].values + begin : nullptr, low}; }
+    Ends ends(int64_t begin) const { return {fused && lies ? field.term[0].values + begin : nullptr, low, past}; }
 
     // For `count` numbers of a sample, from `begin` on, which lie at `z`; nothing where the ends did it.
     void operator()(float* z, int64_t begin, int64_t count) const {
@@ -56,8 +59,12 @@ class Finishing {
     }
 
    private:
+    // Outputs of so many numbers leave the last cache before the next layer reads them: below, to write past it
+    // costs that layer more than it saves (measured with a 1×1 and a depthwise convolution behind).
+    static constexpr int64_t LARGE = 3 << 20;
+
     const Field field;
-    const bool lies, fused;
+    const bool lies, fused, past;
     const Vector low;
     Finish* const finish;
 };

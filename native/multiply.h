@@ -87,12 +87,11 @@ inline void multiply_block(const Rows& rows, int64_t offset, const float* panel,
     for (int r = 0; r < R; r++) {
         float* y = to.y + at + r * to.step;
 #pragma GCC unroll 2
-        for (int v = 0; v < V - 1; v++) store(y + v * LANES, to.ends.last(sums[r][v]));
-        const Vector end = to.ends.last(sums[r][V - 1]);
+        for (int v = 0; v < V - 1; v++) to.ends.put(y + v * LANES, sums[r][v]);
         if (last == LANES)
-            store(y + (V - 1) * LANES, end);
+            to.ends.put(y + (V - 1) * LANES, sums[r][V - 1]);
         else
-            store_some(y + (V - 1) * LANES, end, last);
+            store_some(y + (V - 1) * LANES, to.ends.last(sums[r][V - 1]), last);
     }
 }
 

@@ -39,7 +39,20 @@ inline Vector load_once(const float* from) {
     return v;
 }
 
+inline bool is_aligned(const float* p) { return (uintptr_t)p % sizeof(Vector) == 0; }
+
 inline Vector all(float number) { return number - Vector{}; }
+
+// Past the caches, to a multiple of a vector's size.
+inline void stream(float* to, Vector v) {
+#if defined(__AVX512F__)
+    _mm512_stream_ps(to, v);
+#elif defined(__AVX__)
+    _mm256_stream_ps(to, v);
+#else
+    store(to, v);
+#endif
+}
 
 // The first `count` numbers alone.
 inline Vector load_some(const float* from, int64_t count) {

@@ -233,14 +233,14 @@ void multiply_frequency(const Tiles& tiles, int64_t frequency, int64_t panel, in
     const int64_t chunk = at_least(CHUNK, (channels + MOST_SEGMENTS - 1) / MOST_SEGMENTS);
     for (int64_t done = 0; done < channels; done += chunk)
         rows.segment[rows.segments++] = {from + done, least(chunk, channels - done), done};
-    multiply(rows, 0, count, weights, filters, {y, tiles.filters, {nullptr, all(-__builtin_inff())}}, panel * PANEL);
+    multiply(rows, 0, count, weights, filters, {y, tiles.filters, {nullptr, all(-__builtin_inff()), false}}, panel * PANEL);
 }
 
 bool convolve(const Convolution& c, const float* x, const float* packed, float* y, const Field& field, int activation,
               int threads) {
     const Tiles tiles{c};
     if (!tiles.count) return true;
-    const Finishing finish(field, activation, false);
+    const Finishing finish(field, activation, c.samples, false, false);
     const bool alone = c.channels * c.filters <= OWN_WEIGHTS;
     const int64_t most = (alone ? OWN_ROOM : COMMON_ROOM) / tiles.room(1) + 1, panel_count = panels(c.filters);
     int64_t parts = (tiles.count + most - 1) / most;

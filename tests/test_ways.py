@@ -165,6 +165,25 @@ def test_a_gradient_that_is_wanted_alone(needed: str) -> None:
     assert_close(torch.autograd.grad(layer(x).square().sum(), leaves[needed]), wanted, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("case", "least"),
+    [
+        (("direct", {"channels": (3, 16), "padding": 1}, (450, 223)), 3 << 20),
+        (("direct", {"channels": (3, 8), "padding": 1}, (450, 446)), 3 << 20),
+        (("direct", {"channels": (16, 48), "kernel_size": 1}, (180, 184)), 3 << 20),
+        (depthwise(64, (160, 155), padding=1), 3 << 20),
+    ],
+)
+def test_outputs_that_are_written_past_the_caches(case: Made, least: int) -> None:
+    layer, x = made(case, "untied", "relu")
+    with torch.no_grad():
+        assert convbias.explain_route(layer, x)[0].convolution == case[0]
+        y = layer(x)
+        assert y.numel() >= least
+        with convbias.backend("aten"):
+            assert_close(y, layer(x), rtol=1e-5, atol=2e-5)
+
+
 def test_winograd_can_be_switched_off() -> None:
     layer, x = made(WINOGRAD, "untied", "relu")
     with torch.no_grad():
