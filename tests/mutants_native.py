@@ -120,7 +120,11 @@ MUTANTS = [
         "to.ends.first(end) : to.ends.first(end, last)",
         "to.ends.first(end) : to.ends.first(end)",
     ),
-    ("multiply.h", "store_some(y + (V - 1) * LANES, end, last)", "store(y + (V - 1) * LANES, end)"),
+    (
+        "multiply.h",
+        "store_some(y + (V - 1) * LANES, to.ends.last(sums[r][V - 1]), last)",
+        "store(y + (V - 1) * LANES, sums[r][V - 1])",
+    ),
     ("multiply.h", "to.step, s > 1)", "to.step, true)"),
     ("multiply.h", "to.step, s > 1)", "to.step, false)"),
     ("multiply.h", "rows.apart && rows.segments > 1", "rows.apart && rows.segments > 2"),
