@@ -33,6 +33,17 @@ struct Lines {
     int64_t lines, channels, taps, tap, output;  // how far apart taps are, and outputs
 };
 
+template <int R>
+inline void put_all(const Vector* sums, float* y, int64_t step, const Ends& ends) {
+    if (ends.past) {
+#pragma GCC unroll 16
+        for (int o = 0; o < R; o++) stream(y + o * step, ends.last(sums[o]));
+    } else {
+#pragma GCC unroll 16
+        for (int o = 0; o < R; o++) store(y + o * step, ends.last(sums[o]));
+    }
+}
+
 // R outputs side by side from output `first` on, whose windows lie within the image, for one vector of channels.
 template <int R>
 inline void block(const Lines& lines, int64_t first, int64_t channel, const Ends& ends, float* y) {
@@ -48,8 +59,7 @@ inline void block(const Lines& lines, int64_t first, int64_t channel, const Ends
             for (int o = 0; o < R; o++) sums[o] += load(from + o * lines.output) * w;
         }
     }
-#pragma GCC unroll 16
-    for (int o = 0; o < R; o++) ends.put(y + (first + o) * lines.channels + channel, sums[o]);
+    put_all<R>(sums, y + first * lines.channels + channel, lines.channels, ends);
 }
 
 // The same for K taps and stride S without dilation: each input is read once for all taps.
@@ -74,8 +84,7 @@ inline void block(const Lines& lines, int64_t first, int64_t channel, const Ends
             }
         }
     }
-#pragma GCC unroll 16
-    for (int o = 0; o < R; o++) ends.put(y + (first + o) * lines.channels + channel, sums[o]);
+    put_all<R>(sums, y + first * lines.channels + channel, lines.channels, ends);
 }
 
 // One output, of whose taps [begin, end) lie within the image, for V vectors of channels at a time.

@@ -28,7 +28,6 @@ struct Ends {
         if (field) __builtin_prefetch(field + at);
     }
     Vector last(Vector sum) const { return sum < low ? low : sum; }
-    void put(float* to, Vector sum) const { past ? stream(to, last(sum)) : store(to, last(sum)); }
 };
 
 class Finishing {

@@ -83,15 +83,23 @@ inline void multiply_block(const Rows& rows, int64_t offset, const float* panel,
         for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
             for (int v = 0; v < V; v++) sums[r][v] += load(to.y + at + r * to.step + v * LANES);
+    float* y = to.y + at;
+    if (last < LANES) {
 #pragma GCC unroll 16
-    for (int r = 0; r < R; r++) {
-        float* y = to.y + at + r * to.step;
+        for (int r = 0; r < R; r++) {
+            if (V > 1) store(y + r * to.step, to.ends.last(sums[r][0]));
+            store_some(y + r * to.step + (V - 1) * LANES, to.ends.last(sums[r][V - 1]), last);
+        }
+    } else if (to.ends.past) {
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
-        for (int v = 0; v < V - 1; v++) to.ends.put(y + v * LANES, sums[r][v]);
-        if (last == LANES)
-            to.ends.put(y + (V - 1) * LANES, sums[r][V - 1]);
-        else
-            store_some(y + (V - 1) * LANES, to.ends.last(sums[r][V - 1]), last);
+            for (int v = 0; v < V; v++) stream(y + r * to.step + v * LANES, to.ends.last(sums[r][v]));
+    } else {
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 2
+            for (int v = 0; v < V; v++) store(y + r * to.step + v * LANES, to.ends.last(sums[r][v]));
     }
 }
 
