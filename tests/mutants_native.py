@@ -122,8 +122,8 @@ MUTANTS = [
     ),
     (
         "multiply.h",
-        "store_some(y + (V - 1) * LANES, to.ends.last(sums[r][V - 1]), last)",
-        "store(y + (V - 1) * LANES, sums[r][V - 1])",
+        "if (last < LANES) {",
+        "if (last < 0) {",
     ),
     ("multiply.h", "to.step, s > 1)", "to.step, true)"),
     ("multiply.h", "to.step, s > 1)", "to.step, false)"),

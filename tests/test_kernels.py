@@ -315,7 +315,7 @@ def test_volumes_one_by_one_are_convolved_by_onednn(options: dict[str, Any]) -> 
 
 
 def no_own_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ways, "plan", lambda *_: None)
+    monkeypatch.setattr(ways, "plan_for", lambda *_: None)
 
 
 def images(layer: convbias.Conv2d, batch: int, size: int) -> Tensor:

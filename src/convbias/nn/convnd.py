@@ -162,16 +162,18 @@ class ConvNd(Biased):
     def _prepare(self, input: Tensor, weight: Tensor, bias: Sequence[Tensor], geometry: Geometry) -> Call:
         """The call, with what can be kept for the next one: the field written out, the weight packed."""
         check(input, weight, geometry, self.groups, self.output_size)
-        spelling, packed = self._spelling, None
+        spelling = self._spelling
         if self._computed:
             site = Site.of(self.out_channels, geometry, input.shape[-self.dims :])
             bias, spelling = [field_of(bias, spelling, site)], "untied"
-        if ways.worth_packing(input, weight, geometry, self.groups):
-            packed = ways.pack(input, weight, geometry, self.groups)
+        call = Call(input, weight, bias, spelling, geometry, self.groups, self.activation or "")
+        packed = None
+        if ways.worth_packing(call):
+            packed = ways.prepare(call)
         elif worth_packing(input, weight, geometry):
             packed = pack(input, weight, geometry, self.groups)
         # The input is another one at the next call.
-        return Call(weight, weight, bias, spelling, geometry, self.groups, self.activation or "", packed)
+        return call._replace(input=weight, packed=packed)
 
     def repack(self) -> None:
         """Forget what was computed from the parameters.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,11 +20,14 @@ _parsed = functools.cache(parse)
 
 
 class Packed(NamedTuple):
-    """A weight as one ``way`` of convolving wants it, for inputs of one shape, and that way's plan."""
+    """A weight as one ``way`` of convolving wants it, for inputs of one shape.
+
+    For an own convolution ``run`` is the whole call: its field and activation are there too.
+    """
 
     way: str
     weight: Tensor
-    plan: Any = None
+    run: Callable[[Tensor], Tensor] | None = None
 
 
 class Call(NamedTuple):

@@ -119,7 +119,7 @@ def use(instructions: str) -> None:
 def forward(z: Tensor, order: Order, summands: list[Summand], activation: str, keep: bool) -> Tensor:
     """``act(z + field)``, written onto ``z``, or beside it where ``z + field`` is to be kept."""
     y = torch.empty_like(z) if keep else None
-    held, added = field(z, order, summands)
+    held, added = field(tuple(z.shape[1:]), order, summands)
     loaded().convbias_forward(
         TYPES[z.dtype],
         CODES[activation],
@@ -172,10 +172,10 @@ def reduce(sums: Tensor, order: Order, summand: Summand) -> Tensor:
     return values
 
 
-def field(z: Tensor, order: Order, summands: Sequence[Summand]) -> tuple[list[Tensor], _Field]:
-    """The field as the library reads it, and the tensors that have to live as long."""
+def field(sample: tuple[int, ...], order: Order, summands: Sequence[Summand]) -> tuple[list[Tensor], _Field]:
+    """The field of a ``sample`` as the library reads it, and the tensors that have to live as long."""
     made, held = _Field(), list[Tensor]()
-    _set_sizes(made, tuple(z.shape[1:]), order)
+    _set_sizes(made, sample, order)
     for i, summand in enumerate(summands):
         values = summand.values.detach().float()
         held.append(values)

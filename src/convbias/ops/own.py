@@ -90,33 +90,34 @@ def pack(way: str, shape: Shape, weight: Tensor, turned: bool = False) -> Tensor
     return packed
 
 
-def convolve(
-    way: str,
-    shape: Shape,
-    input: Tensor,
-    packed: Tensor,
-    out: tuple[int, ...],
-    summands: Sequence[Summand] = (),
-    activation: str = "",
-) -> Tensor:
-    """``act(input ∗ packed + field)``, (N, K, *out) in channels_last."""
-    y = torch.empty((shape.samples, shape.filters, *out), memory_format=torch.channels_last)
-    input = input.contiguous(memory_format=torch.channels_last)
-    held, field = native.field(y, ORDER, summands)
-    done = native.loaded().convbias_convolve(
-        _CODES[way],
-        native.CODES[activation],
-        ctypes.byref(shape),
-        input.data_ptr(),
-        packed.data_ptr(),
-        y.data_ptr(),
-        ctypes.byref(field),
-        torch.get_num_threads(),
-    )
-    del held
-    if not done:
-        raise MemoryError("no memory for a convolution's intermediate numbers")
-    return y
+@final
+class Convolution:
+    """``input ↦ act(input ∗ packed + field)``, (N, K, *out) in channels_last: all but the input is ready."""
+
+    def __init__(
+        self,
+        way: str,
+        shape: Shape,
+        packed: Tensor,
+        out: tuple[int, ...],
+        summands: Sequence[Summand] = (),
+        activation: str = "",
+    ) -> None:
+        self._size = (shape.samples, shape.filters, *out)
+        held, field = native.field(self._size[1:], ORDER, summands)
+        # What the library is given the addresses of.
+        self._held = (shape, packed, held, field)
+        self._first = (_CODES[way], native.CODES[activation], ctypes.addressof(shape))
+        self._packed, self._field = packed.data_ptr(), ctypes.addressof(field)
+        self._run = native.loaded().convbias_convolve
+
+    def __call__(self, input: Tensor) -> Tensor:
+        input = input.contiguous(memory_format=torch.channels_last)
+        y = torch.empty(self._size, memory_format=torch.channels_last)
+        given, made = input.data_ptr(), y.data_ptr()
+        if not self._run(*self._first, given, self._packed, made, self._field, torch.get_num_threads()):
+            raise MemoryError("no memory for a convolution's intermediate numbers")
+        return y
 
 
 def depthwise_weights(shape: Shape, input: Tensor, gy: Tensor) -> Tensor:

@@ -57,9 +57,11 @@ class _Convolution(torch.autograd.Function):
         *values: Tensor,
     ) -> Tensor:
         summands = [Summand(v, i) for v, i in zip(values, indices, strict=True)]
-        packed = ways.pack(input, weight, geometry, groups)
-        plan: Plan = packed.plan
-        y = own.convolve(plan.way, plan.shape, input, packed.weight, plan.out, summands, activation)
+        plan = ways.plan_of(Call(input, weight, [], "none", geometry, groups, activation))
+        if plan is None:
+            raise AssertionError("what is not refused has a plan")
+        packed = own.pack(plan.way, plan.shape, weight)
+        y = own.Convolution(plan.way, plan.shape, packed, plan.out, summands, activation)(input)
         ctx.plan, ctx.where = plan, (geometry, groups, indices, activation)
         ctx.save_for_backward(input, weight, y if activation else None, *values)
         return y
@@ -92,7 +94,7 @@ def _of_input(plan: Plan, input: Tensor, weight: Tensor, gz: Tensor) -> Tensor |
         return None
     turned = plan.shape.turned()
     packed = own.pack(plan.way, turned, weight, turned=True)
-    return own.convolve(plan.way, turned, gz, packed, tuple(input.shape[2:]))
+    return own.Convolution(plan.way, turned, packed, tuple(input.shape[2:]))(gz)
 
 
 def _of_weight(plan: Plan, input: Tensor, gz: Tensor) -> Tensor | None:

@@ -32,7 +32,7 @@ class Plan:
 
 
 @lru_cache(maxsize=1024)
-def plan(
+def plan_for(
     input: tuple[int, ...], filters: int, geometry: Geometry, groups: int, winograd: bool
 ) -> Plan | None:
     """The own convolution that is faster than torch's (benchmarks/bench_ops.py), or None."""
@@ -65,9 +65,7 @@ def refusal(call: Call) -> str | None:
 
 def unfit(call: Call) -> str | None:
     """Why no own convolution is faster for ``call``, its weight not packed before, or None."""
-    if call.tying.count("+") >= native.TERMS:
-        return f"it adds up to {native.TERMS} terms"
-    reason = _foreign(call.input, call.weight, call.geometry)
+    reason = _foreign(call)
     if reason is not None:
         return reason
     found = plan_of(call)
@@ -80,23 +78,17 @@ def unfit(call: Call) -> str | None:
 
 def plan_of(call: Call) -> Plan | None:
     """The plan for ``call``."""
-    return plan_for(call.input, call.weight, call.geometry, call.groups)
-
-
-def plan_for(input: Tensor, weight: Tensor, geometry: Geometry, groups: int) -> Plan | None:
-    """The plan for such arguments."""
-    return plan(tuple(input.shape), weight.shape[0], geometry, groups, winograd_allowed())
+    sizes = (tuple(call.input.shape), call.weight.shape[0])
+    return plan_for(*sizes, call.geometry, call.groups, winograd_allowed())
 
 
 def run(call: Call) -> Tensor:
     """The whole of ``call``, which must not have been refused."""
-    packed = call.packed or _packed(plan_of(call), call.weight)
-    found: Plan = packed.plan
+    packed = call.packed or prepare(call)
+    if packed.run is None:
+        raise AssertionError("what is packed for an own convolution runs")
     given = call.geometry.padded(call.input)[0] if call.geometry.padding_mode != "zeros" else call.input
-    y = own.convolve(
-        found.way, found.shape, given, packed.weight, found.out, call.bared.summands(), call.activation
-    )
-    return as_torchs(call, y)
+    return as_torchs(call, packed.run(given))
 
 
 def as_torchs(call: Call, y: Tensor) -> Tensor:
@@ -104,26 +96,24 @@ def as_torchs(call: Call, y: Tensor) -> Tensor:
     return y if _is_last(call.input) or _is_last(call.weight) else y.contiguous()
 
 
-def worth_packing(input: Tensor, weight: Tensor, geometry: Geometry, groups: int) -> bool:
-    """Whether an own convolution of such inputs is faster than torch's, its weight packed before."""
-    if _foreign(input, weight, geometry) is not None:
-        return False
-    return plan_for(input, weight, geometry, groups) is not None
+def worth_packing(call: Call) -> bool:
+    """Whether an own convolution of inputs like that of ``call`` is faster, its weight packed before."""
+    return _foreign(call) is None and plan_of(call) is not None
 
 
-def pack(input: Tensor, weight: Tensor, geometry: Geometry, groups: int) -> Packed:
-    """``weight`` for the own convolution of inputs like ``input``, which must be worth it."""
-    return _packed(plan_for(input, weight, geometry, groups), weight)
-
-
-def _packed(found: Plan | None, weight: Tensor) -> Packed:
-    if found is None:
+def prepare(call: Call) -> Packed:
+    """All that can be made ready of ``call`` for inputs like its own; it must be worth it."""
+    plan = plan_of(call)
+    if plan is None:
         raise AssertionError("what is not refused has a plan")
-    return Packed(found.way, own.pack(found.way, found.shape, weight.detach()), found)
+    weight = own.pack(plan.way, plan.shape, call.weight.detach())
+    field = (call.bared.summands(), call.activation)
+    return Packed(plan.way, weight, own.Convolution(plan.way, plan.shape, weight, plan.out, *field))
 
 
-def _foreign(input: Tensor, weight: Tensor, geometry: Geometry) -> str | None:
-    """Why no own convolution takes such arguments, however fast it is, or None."""
+def _foreign(call: Call) -> str | None:
+    """Why no own convolution takes ``call``, however fast it is, or None."""
+    input, weight, geometry = call.input, call.weight, call.geometry
     if input.numel() < SMALL:
         return "the image is small"
     if chosen() == "aten":
