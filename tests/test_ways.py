@@ -184,6 +184,20 @@ def test_outputs_that_are_written_past_the_caches(case: Made, least: int) -> Non
             assert_close(y, layer(x), rtol=1e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("case", [c for c in LAYERS if "padding_mode" not in c[1]], ids=named)
+def test_an_output_that_is_given(case: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = made(case, "untied", "relu")
+    words = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
+    words |= {"groups": layer.groups, "activation": "relu"}
+    monkeypatch.setattr(ways, "_WORTH_PACKING", 1)
+    with torch.no_grad():
+        y = layer(x)
+        for out in (torch.full_like(y, torch.nan), torch.full_like(y, torch.nan).contiguous()):
+            given = convbias.functional.conv2d(x, layer.weight, layer.get_parameter("bias"), **words, out=out)
+            assert given is out
+            assert torch.equal(out, y)
+
+
 def test_winograd_can_be_switched_off() -> None:
     layer, x = made(WINOGRAD, "untied", "relu")
     with torch.no_grad():

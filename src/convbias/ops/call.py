@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from ..geometry import Geometry, Site
 from ..tying import Labelled, Tying, parse
 from ..tying.base import Summand
 from ..tying.labels import gather
+
+if TYPE_CHECKING:
+    from .own import Convolution
 
 BY_LABEL = "labels"
 
@@ -27,7 +30,7 @@ class Packed(NamedTuple):
 
     way: str
     weight: Tensor
-    run: Callable[[Tensor], Tensor] | None = None
+    run: Convolution | None = None
 
 
 class Call(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..errors import ShapeError
-from . import convolve
+from . import convolve, ways
 from .call import Call, recorded
 from .route import finished, may_write, run
 
@@ -17,7 +17,11 @@ from .route import finished, may_write, run
 def run_into(call: Call, out: Tensor) -> Tensor:
     """Run ``call`` and leave its output in ``out``, which is returned."""
     _check(call, out)
-    if not may_write((*call.tensors, out)) or convolve.into_refusal(call, out) is not None:
+    if not may_write((*call.tensors, out)):
+        return out.copy_(run(call))
+    if ways.refusal(call) is None:
+        return ways.run_into(call, out)
+    if convolve.into_refusal(call, out) is not None:
         return out.copy_(run(call))
     # oneDNN adds to what lies in the output's place, so that the field has to be there first.
     field = call.tied[:, None, None] if call.tied is not None else call.field()

@@ -92,7 +92,10 @@ def pack(way: str, shape: Shape, weight: Tensor, turned: bool = False) -> Tensor
 
 @final
 class Convolution:
-    """``input ↦ act(input ∗ packed + field)``, (N, K, *out) in channels_last: all but the input is ready."""
+    """``input ↦ act(input ∗ packed + field)``, (N, K, *out) in channels_last: all but the input is ready.
+
+    ``out``, in channels_last too, is written over where it is given.
+    """
 
     def __init__(
         self,
@@ -111,9 +114,9 @@ class Convolution:
         self._packed, self._field = packed.data_ptr(), ctypes.addressof(field)
         self._run = native.loaded().convbias_convolve
 
-    def __call__(self, input: Tensor) -> Tensor:
+    def __call__(self, input: Tensor, out: Tensor | None = None) -> Tensor:
         input = input.contiguous(memory_format=torch.channels_last)
-        y = torch.empty(self._size, memory_format=torch.channels_last)
+        y = torch.empty(self._size, memory_format=torch.channels_last) if out is None else out
         given, made = input.data_ptr(), y.data_ptr()
         if not self._run(*self._first, given, self._packed, made, self._field, torch.get_num_threads()):
             raise MemoryError("no memory for a convolution's intermediate numbers")

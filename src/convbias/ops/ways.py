@@ -84,11 +84,14 @@ def plan_of(call: Call) -> Plan | None:
 
 def run(call: Call) -> Tensor:
     """The whole of ``call``, which must not have been refused."""
-    packed = call.packed or prepare(call)
-    if packed.run is None:
-        raise AssertionError("what is packed for an own convolution runs")
-    given = call.geometry.padded(call.input)[0] if call.geometry.padding_mode != "zeros" else call.input
-    return as_torchs(call, packed.run(given))
+    packed, given = _made_ready(call)
+    return as_torchs(call, packed(given))
+
+
+def run_into(call: Call, out: Tensor) -> Tensor:
+    """The same, to ``out``, which is returned."""
+    packed, given = _made_ready(call)
+    return packed(given, out) if _is_last(out) else out.copy_(packed(given))
 
 
 def as_torchs(call: Call, y: Tensor) -> Tensor:
@@ -109,6 +112,14 @@ def prepare(call: Call) -> Packed:
     weight = own.pack(plan.way, plan.shape, call.weight.detach())
     field = (call.bared.summands(), call.activation)
     return Packed(plan.way, weight, own.Convolution(plan.way, plan.shape, weight, plan.out, *field))
+
+
+def _made_ready(call: Call) -> tuple[own.Convolution, Tensor]:
+    """The convolution, and the input with what is not padded by zeros."""
+    run = (call.packed or prepare(call)).run
+    if run is None:
+        raise AssertionError("what is packed for an own convolution runs")
+    return run, call.geometry.padded(call.input)[0] if call.geometry.padding_mode != "zeros" else call.input
 
 
 def _foreign(call: Call) -> str | None:
