@@ -251,7 +251,9 @@ def test_the_packed_weight_follows_the_weight() -> None:
         lambda: (layer.weight.data.add_(1), layer.repack()),
     ]
     with torch.no_grad():
-        layer(x)
+        (taken,) = convbias.explain_route(layer, x)
+        assert taken.packed_bytes >= 4 * layer.weight.nbytes
+        assert "weight kept in its order: 0.2" in str(taken)
         for change in changes:
             change()
             assert_close(layer(x).double(), exact(layer, x), rtol=1e-5, atol=2e-4)

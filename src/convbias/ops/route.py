@@ -25,13 +25,17 @@ _PLAIN = frozenset((Tensor, torch.nn.Parameter))
 @final
 @dataclass(frozen=True)
 class Route:
-    """What ran a call: whose ``convolution`` and ``epilogue`` (field and activation), and why no others."""
+    """What ran a call: whose ``convolution`` and ``epilogue`` (field and activation), and why no others.
+
+    ``packed_bytes`` is what the layer keeps of its weight in the convolution's own order, beside the weight.
+    """
 
     shape: tuple[int, ...]
     convolution: str
     epilogue: str
     not_convolution: dict[str, str]
     not_epilogue: dict[str, str]
+    packed_bytes: int = 0
 
     def __str__(self) -> str:
         lines = ["×".join(map(str, self.shape))]
@@ -41,6 +45,8 @@ class Route:
         ):
             lines.append(f"  {part} by {by}")
             lines += [f"    not {name}: {reason}" for name, reason in others.items()]
+        if self.packed_bytes:
+            lines.append(f"  weight kept in its order: {self.packed_bytes / 2**20:.2f} MiB")
         return "\n".join(lines)
 
 
@@ -137,7 +143,8 @@ def _told(call: Call, y: Tensor) -> Route:
         epilogues |= {name: followed or refusal(call, y) for name, (_, refusal) in EPILOGUES.items()}
     convolution, not_convolution = _first(convolutions)
     epilogue, not_epilogue = _first(epilogues)
-    return Route(tuple(y.shape), convolution, epilogue, not_convolution, not_epilogue)
+    kept = call.packed.weight.nbytes if call.packed else 0
+    return Route(tuple(y.shape), convolution, epilogue, not_convolution, not_epilogue, kept)
 
 
 def _first(reasons: Reasons) -> tuple[str, dict[str, str]]:
