@@ -54,7 +54,7 @@ struct Case : Fielded {
             shape.stride[axis] = winograd ? 1 : 1 + random.below(random.below(2) ? 1 : 3);
             // Along a row the direct way takes no dilation.
             shape.dilation[axis] = winograd || (way == DIRECT && axis) ? 1 : 1 + random.below(random.below(2) ? 1 : 3);
-            shape.out[axis] = 1 + random.below(axis ? random.below(2) ? 12 : 40 : 6);
+            shape.out[axis] = 1 + random.below(axis ? random.below(2) ? 12 : 40 : depthwise ? 20 : 6);
             shape.before[axis] = random.below(shape.dilation[axis] * (shape.kernel[axis] - 1) + 2);
             const int64_t reach = (shape.out[axis] - 1) * shape.stride[axis] - shape.before[axis] +
                                   shape.dilation[axis] * (shape.kernel[axis] - 1) + 1;

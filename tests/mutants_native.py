@@ -178,7 +178,6 @@ MUTANTS = [
     ("depthwise.cpp", "o % S == 0 && ", ""),
     ("depthwise.cpp", "least(channel, c.channels - LANES)", "channel"),
     ("depthwise.cpp", "least(c, lines.channels - V * LANES)", "c"),
-    ("depthwise.cpp", "c.channels >= EDGE * LANES", "true"),
     ("depthwise.cpp", "c.dilation[1] == 1 && c.stride[1] <= 2", "c.stride[1] <= 2"),
     ("depthwise.cpp", "line < 0 || line >= c.size[0]", "line < 0"),
     ("depthwise.cpp", "w.rotated ? c.kernel[0] - 1 - i : i", "i"),
