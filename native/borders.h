@@ -1,4 +1,4 @@
-// Where the windows along a row lie within the image.
+// Where windows lie within the image.
 
 #pragma once
 
@@ -10,6 +10,12 @@ namespace {
 
 // a/b rounded up, or 0 where a is below that.
 inline int64_t rounded_up(int64_t a, int64_t b) { return a <= 0 ? 0 : (a + b - 1) / b; }
+
+// The line of the image that row `i` of the kernel reads for a row of outputs, or −1 beyond the borders.
+inline int64_t line_read(const Convolution& c, int64_t row, int64_t i) {
+    const int64_t line = row * c.stride[0] - c.before[0] + i * c.dilation[0];
+    return line < 0 || line >= c.size[0] ? -1 : line;
+}
 
 // The outputs [begin, end) of a row whose windows lie within it.
 struct Inside {

@@ -3,12 +3,12 @@
 #include "borders.h"
 #include "finishing.h"
 #include "vector.h"
+#include "weights.h"
 
 namespace CONVBIAS_INSTRUCTIONS {
 namespace {
 
-// Outputs, or vectors of channels, whose sums are kept in registers.
-constexpr int MOST = 14;
+// Vectors of channels whose sums are kept in registers at an edge.
 constexpr int EDGE = 4;
 constexpr int64_t MOST_LINES = 16;
 
@@ -18,10 +18,7 @@ int64_t packed_size(const Convolution& c) { return c.kernel[0] * c.kernel[1] * c
 void pack(const Convolution& c, const Weights& w, float* packed, int) {
     for (int64_t i = 0; i < c.kernel[0]; i++)
         for (int64_t j = 0; j < c.kernel[1]; j++)
-            for (int64_t channel = 0; channel < c.channels; channel++) {
-                const int64_t row = w.rotated ? c.kernel[0] - 1 - i : i, column = w.rotated ? c.kernel[1] - 1 - j : j;
-                *packed++ = w.values[channel * w.filter + row * w.tap[0] + column * w.tap[1]];
-            }
+            for (int64_t channel = 0; channel < c.channels; channel++) *packed++ = *weight_at(c, w, channel, 0, i, j);
 }
 
 // What a row of outputs reads: those rows of the kernel that meet the image, each from where the window of
@@ -33,58 +30,51 @@ struct Lines {
     int64_t lines, channels, taps, tap, output;  // how far apart taps are, and outputs
 };
 
+// sums[o] += Σ over the taps of a row of the kernel, for R outputs side by side.
 template <int R>
-inline void put_all(const Vector* sums, float* y, int64_t step, const Ends& ends) {
-    if (ends.past) {
+inline void add_taps(const Lines& lines, const float* from, const float* weights, Vector (&sums)[R]) {
+    for (int64_t j = 0; j < lines.taps; j++, from += lines.tap, weights += lines.channels) {
+        const Vector w = load(weights);
 #pragma GCC unroll 16
-        for (int o = 0; o < R; o++) stream(y + o * step, ends.last(sums[o]));
-    } else {
-#pragma GCC unroll 16
-        for (int o = 0; o < R; o++) store(y + o * step, ends.last(sums[o]));
+        for (int o = 0; o < R; o++) sums[o] += load(from + o * lines.output) * w;
     }
-}
-
-// R outputs side by side from output `first` on, whose windows lie within the image, for one vector of channels.
-template <int R>
-inline void block(const Lines& lines, int64_t first, int64_t channel, const Ends& ends, float* y) {
-    Vector sums[R];
-#pragma GCC unroll 16
-    for (int o = 0; o < R; o++) sums[o] = ends.first((first + o) * lines.channels + channel);
-    for (int64_t i = 0; i < lines.lines; i++) {
-        const float* from = lines.line[i].from + first * lines.output + channel;
-        const float* weights = lines.line[i].weights + channel;
-        for (int64_t j = 0; j < lines.taps; j++, from += lines.tap, weights += lines.channels) {
-            const Vector w = load(weights);
-#pragma GCC unroll 16
-            for (int o = 0; o < R; o++) sums[o] += load(from + o * lines.output) * w;
-        }
-    }
-    put_all<R>(sums, y + first * lines.channels + channel, lines.channels, ends);
 }
 
 // The same for K taps and stride S without dilation: each input is read once for all taps.
 template <int R, int K, int S>
-inline void block(const Lines& lines, int64_t first, int64_t channel, const Ends& ends, float* y) {
-    Vector sums[R];
+inline void add_taps(const Lines& lines, const float* from, const float* weights, Vector (&sums)[R]) {
+    Vector w[K];
 #pragma GCC unroll 16
-    for (int o = 0; o < R; o++) sums[o] = ends.first((first + o) * lines.channels + channel);
-    for (int64_t i = 0; i < lines.lines; i++) {
-        const float* from = lines.line[i].from + first * lines.output + channel;
-        const float* weights = lines.line[i].weights + channel;
-        Vector w[K];
-#pragma GCC unroll 16
-        for (int j = 0; j < K; j++) w[j] = load_once(weights + j * lines.channels);
+    for (int j = 0; j < K; j++) w[j] = load_once(weights + j * lines.channels);
 #pragma GCC unroll 64
-        for (int p = 0; p < (R - 1) * S + K; p++) {
-            const Vector x = load_once(from + p * lines.channels);
+    for (int p = 0; p < (R - 1) * S + K; p++) {
+        const Vector x = load_once(from + p * lines.channels);
 #pragma GCC unroll 16
-            for (int j = 0; j < K; j++) {
-                const int o = p - j;
-                if (o >= 0 && o % S == 0 && o / S < R) sums[o / S] += x * w[j];
-            }
+        for (int j = 0; j < K; j++) {
+            const int o = p - j;
+            if (o >= 0 && o % S == 0 && o / S < R) sums[o / S] += x * w[j];
         }
     }
-    put_all<R>(sums, y + first * lines.channels + channel, lines.channels, ends);
+}
+
+// R outputs from output `first` on, whose windows lie within the image, for one vector of channels.
+template <int R, int... kernel>
+inline void block(const Lines& lines, int64_t first, int64_t channel, const Ends& ends, float* y) {
+    const int64_t step = lines.channels, at = first * step + channel;
+    Vector sums[R];
+#pragma GCC unroll 16
+    for (int o = 0; o < R; o++) sums[o] = ends.first(at + o * step);
+    for (int64_t i = 0; i < lines.lines; i++) {
+        const float* from = lines.line[i].from + first * lines.output + channel;
+        add_taps<R, kernel...>(lines, from, lines.line[i].weights + channel, sums);
+    }
+    if (ends.past) {
+#pragma GCC unroll 16
+        for (int o = 0; o < R; o++) stream(y + at + o * step, ends.last(sums[o]));
+    } else {
+#pragma GCC unroll 16
+        for (int o = 0; o < R; o++) store(y + at + o * step, ends.last(sums[o]));
+    }
 }
 
 // One output, of whose taps [begin, end) lie within the image, for V vectors of channels at a time.
@@ -150,7 +140,7 @@ using Insides = void (Row::*)(int64_t first, int64_t last) const;
 // As many sums as registers hold, beside the weights of K taps where they are held too.
 template <int K>
 Insides insides_of(int64_t stride) {
-    constexpr int R = REGISTERS - 2 - K < MOST ? REGISTERS - 2 - K : MOST;
+    constexpr int R = beside(K);
     return stride == 1 ? &Row::insides<R, K, 1> : &Row::insides<R, K, 2>;
 }
 
@@ -161,7 +151,7 @@ Insides insides_of(const Convolution& c) {
             case 7: return insides_of<7>(c.stride[1]);
             case 9: return insides_of<9>(c.stride[1]);
         }
-    return &Row::insides<MOST>;
+    return &Row::insides<MOST_BESIDE>;
 }
 
 bool convolve(const Convolution& c, const float* x, const float* packed, float* y, const Field& field, int activation,
@@ -180,8 +170,8 @@ bool convolve(const Convolution& c, const float* x, const float* packed, float* 
         lines.tap = c.dilation[1] * c.channels;
         lines.output = c.stride[1] * c.channels;
         for (int64_t i = 0; i < c.kernel[0]; i++) {
-            const int64_t line = row * c.stride[0] - c.before[0] + i * c.dilation[0];
-            if (line < 0 || line >= c.size[0]) continue;
+            const int64_t line = line_read(c, row, i);
+            if (line < 0) continue;
             const float* from = x + ((sample * c.size[0] + line) * c.size[1] - c.before[1]) * c.channels;
             lines.line[lines.lines++] = {from, packed + i * c.kernel[1] * c.channels};
         }

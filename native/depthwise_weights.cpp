@@ -1,8 +1,6 @@
 // The gradient of the weights of a convolution of each channel by itself: the sums of neighbouring taps in
 // registers along a row, and in double from row to row.
 
-#include <string.h>
-
 #include "borders.h"
 #include "finishing.h"
 #include "vector.h"
@@ -39,7 +37,7 @@ inline void add_block(const Pair& pair, int64_t first, Vector* sums) {
 
 template <int K, int S>
 void add_row(const Convolution& c, const Inside& inside, const Pair& pair, double* totals) {
-    constexpr int R = REGISTERS - 2 - K < 14 ? REGISTERS - 2 - K : 14;
+    constexpr int R = beside(K);
     Vector sums[K];
 #pragma GCC unroll 16
     for (int j = 0; j < K; j++) sums[j] = Vector{};
@@ -99,8 +97,8 @@ bool depthwise_weights(const Convolution& c, const float* x, const float* gy, fl
                 const int64_t at = over ? c.channels - LANES : channel;
                 double* to = totals + (2 * part + over) * weights + at;
                 for (int64_t i = 0; i < c.kernel[0]; i++) {
-                    const int64_t line = row * c.stride[0] - c.before[0] + i * c.dilation[0];
-                    if (line < 0 || line >= c.size[0]) continue;
+                    const int64_t line = line_read(c, row, i);
+                    if (line < 0) continue;
                     const Pair pair{x + ((sample * c.size[0] + line) * c.size[1] - c.before[1]) * c.channels + at,
                                     gy + r * c.out[1] * c.channels + at, c.channels};
                     add(c, inside, pair, to + i * c.kernel[1] * c.channels);

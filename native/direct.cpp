@@ -3,8 +3,10 @@
 
 #include <omp.h>
 
+#include "borders.h"
 #include "finishing.h"
 #include "multiply.h"
+#include "weights.h"
 
 namespace CONVBIAS_INSTRUCTIONS {
 namespace {
@@ -43,11 +45,7 @@ void pack(const Convolution& c, const Weights& w, float* packed, int threads) {
                     for (int64_t l = 0; l < width; l++) {
                         const int64_t filter = panel * PANEL + l, tap = j - filter / c.filters * c.stride[1];
                         const bool there = filter < g.filters && tap >= 0 && tap < c.kernel[1];
-                        const int64_t row = w.rotated ? c.kernel[0] - 1 - i : i;
-                        const int64_t column = w.rotated ? c.kernel[1] - 1 - tap : tap;
-                        *to++ = there ? w.values[filter % c.filters * w.filter + channel * w.channel + row * w.tap[0] +
-                                                 column * w.tap[1]]
-                                      : 0.0f;
+                        *to++ = there ? *weight_at(c, w, filter % c.filters, channel, i, tap) : 0.0f;
                     }
     }
 }
@@ -64,8 +62,8 @@ Rows find_rows(const Convolution& c, const Grouped& g, const float* image, int64
     rows.step = g.step;
     rows.apart = false;
     for (int64_t i = 0; i < c.kernel[0]; i++) {
-        const int64_t line = row * c.stride[0] - c.before[0] + i * c.dilation[0];
-        if (line < 0 || line >= c.size[0]) continue;
+        const int64_t line = line_read(c, row, i);
+        if (line < 0) continue;
         const float* from = image + (line * c.size[1] + begin) * c.channels;
         if (left > 0 || right < length) {
             for (int64_t j = 0; j < left * c.channels; j++) patch[j] = 0;

@@ -17,6 +17,10 @@ struct Instructions {
     bool (*depthwise_weights)(const Convolution&, const float*, const float*, float*, int);
 };
 
+#define CONVBIAS_KERNELS(instructions)                                                      \
+    instructions::kernel, instructions::reduce_term,                                        \
+        {&instructions::winograd, &instructions::direct, &instructions::depthwise}, instructions::depthwise_weights
+
 const Instructions ALL[] = {
 #ifdef CONVBIAS_X86
     {"avx512",
@@ -24,12 +28,10 @@ const Instructions ALL[] = {
          return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
      },
-     avx512::kernel, avx512::reduce_term, {&avx512::winograd, &avx512::direct, &avx512::depthwise}, avx512::depthwise_weights},
-    {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, avx2::kernel,
-     avx2::reduce_term,
-     {&avx2::winograd, &avx2::direct, &avx2::depthwise}, avx2::depthwise_weights},
+     CONVBIAS_KERNELS(avx512)},
+    {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, CONVBIAS_KERNELS(avx2)},
 #endif
-    {"plain", [] { return true; }, plain::kernel, plain::reduce_term, {&plain::winograd, &plain::direct, &plain::depthwise}, plain::depthwise_weights},
+    {"plain", [] { return true; }, CONVBIAS_KERNELS(plain)},
 };
 
 const Instructions* widest() {

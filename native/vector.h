@@ -22,6 +22,10 @@ constexpr int LANES = 4, ROWS = 14, REGISTERS = 32;
 constexpr int LANES = 4, ROWS = 6, REGISTERS = 16;
 #endif
 
+// How many vectors the registers hold beside `taken` others and two to work with; more than these gain nothing.
+constexpr int MOST_BESIDE = 14;
+constexpr int beside(int taken) { return REGISTERS - 2 - taken < MOST_BESIDE ? REGISTERS - 2 - taken : MOST_BESIDE; }
+
 typedef float Vector __attribute__((vector_size(LANES * sizeof(float))));
 // The same anywhere in memory.
 typedef float Lying __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));

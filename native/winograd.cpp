@@ -10,6 +10,7 @@
 
 #include "finishing.h"
 #include "multiply.h"
+#include "weights.h"
 
 namespace CONVBIAS_INSTRUCTIONS {
 namespace {
@@ -17,11 +18,10 @@ namespace {
 constexpr int TILE = 4, WINDOW = 6, FREQUENCIES = WINDOW * WINDOW;
 constexpr float ROOT = 1.41421356237309515f;
 // Numbers of transformed tiles that a thread works on by itself: half of its second cache. And that all threads
-// work on together, where the weights of one frequency after another would not stay in it.
-constexpr int64_t OWN_ROOM = 1 << 17, COMMON_ROOM = 1 << 21;
+// work on together, where there are more weights than these: they would not stay in it.
+constexpr int64_t OWN_ROOM = 1 << 17, COMMON_ROOM = 1 << 21, OWN_WEIGHTS = 160 * 160;
 // Channels that are summed up by themselves: sums of sums keep more digits. And whose weights are read at once.
 constexpr int64_t CHUNK = 32;
-constexpr int64_t OWN_WEIGHTS = 160 * 160;
 
 inline void transform_line(const Vector* d, Vector* to) {
     const Vector a = (ROOT / 2) * d[3] - ROOT * d[1], b = d[4] - 2.0f * d[2];
@@ -67,14 +67,12 @@ int64_t weights_step(const Convolution& c) { return c.channels * packed_filters(
 
 int64_t packed_size(const Convolution& c) { return FREQUENCIES * weights_step(c); }
 
-void read_weights(const Weights& w, int64_t first, int64_t filters, int64_t channel, int64_t channels,
+void read_weights(const Convolution& c, const Weights& w, int64_t first, int64_t filters, int64_t channel, int64_t channels,
                   float (*to)[3][3][LANES]) {
     for (int64_t l = 0; l < LANES; l++)
         for (int i = 0; i < 3; i++)
             for (int j = 0; j < 3; j++) {
-                const int64_t row = w.rotated ? 2 - i : i, column = w.rotated ? 2 - j : j;
-                const float* from =
-                    w.values + (first + l) * w.filter + channel * w.channel + row * w.tap[0] + column * w.tap[1];
+                const float* from = weight_at(c, w, first + l, channel, i, j);
                 for (int64_t k = 0; k < channels; k++) to[k][i][j][l] = l < filters ? from[k * w.channel] : 0.0f;
             }
 }
@@ -90,7 +88,8 @@ void pack(const Convolution& c, const Weights& w, float* packed, int threads) {
         float taps[CHUNK][3][3][LANES];
         for (int64_t channel = 0; channel < c.channels; channel++, to += width) {
             // Some channels at a time: their weights lie in the same lines of the cache.
-            if (channel % CHUNK == 0) read_weights(w, first, filters, channel, least(CHUNK, c.channels - channel), taps);
+            if (channel % CHUNK == 0)
+                read_weights(c, w, first, filters, channel, least(CHUNK, c.channels - channel), taps);
             Doubles given[3][3], all[WINDOW][WINDOW];
             for (int i = 0; i < 3; i++)
                 for (int j = 0; j < 3; j++)

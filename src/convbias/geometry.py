@@ -174,9 +174,8 @@ class Geometry:
     ) -> Geometry:  # fmt: skip
         """This transposed geometry with the ``output_padding`` that gives ``output_size``."""
         wanted = per_axis("output_size", output_size, self.dims)
-        if (
-            self.output_size(input_size) == wanted
-        ):  # what torch takes as output_padding may be more than it gives
+        # What torch takes as output_padding may be as much as the stride or more.
+        if self.output_size(input_size) == wanted:
             return self
         least = replace(self, output_padding=(0,) * self.dims).output_size(input_size)
         most = tuple(n + s - 1 for n, s in zip(least, self.stride, strict=True))

@@ -16,13 +16,14 @@ from torch.nn import functional as F
 from ..geometry import Geometry
 from .call import Call, Packed, recorded
 from .choice import SMALL, chosen
+from .layout import as_torchs, is_channels_last
 
 NAME = "onednn"
 
 
 def convolve(call: Call) -> Tensor:
     """The convolution of ``call`` by oneDNN's own operator, which must not have refused it."""
-    return _as_torchs(call, _onednn(call))
+    return as_torchs(_onednn(call), call.input, call.weight)
 
 
 def refusal(call: Call) -> str | None:
@@ -49,7 +50,7 @@ def fused_refusal(call: Call) -> str | None:
         return "it takes images one by one"
     if 1 in call.bias[0].shape:
         return "the field shares an axis"
-    if not (_is_channels_last(call.input) and _is_channels_last(call.bias[0][None])):
+    if not (is_channels_last(call.input) and is_channels_last(call.bias[0][None])):
         return "input and field do not both lie in channels_last"
     return _not_now(call)
 
@@ -65,22 +66,9 @@ def into_refusal(call: Call, out: Tensor) -> str | None:
     """Why oneDNN does not add the convolution of ``call`` to ``out``, or None."""
     if call.geometry.dims != 2 or call.input.dim() != 4:
         return "it takes batches of images"
-    if not _is_channels_last(call.input) or not _is_channels_last(out):
+    if not is_channels_last(call.input) or not is_channels_last(out):
         return "input and output do not both lie in channels_last"
     return _not_now(call)
-
-
-def _is_channels_last(x: Tensor) -> bool:
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-
-
-def _as_torchs(call: Call, y: Tensor) -> Tensor:
-    """``y`` in the layout that torch's own convolution would have given it: packed weights change it."""
-    last = torch.channels_last if call.geometry.dims == 2 else torch.channels_last_3d
-    for given in (call.input, call.weight):
-        if given.is_contiguous(memory_format=last) and not given.is_contiguous():
-            return y
-    return y.contiguous()
 
 
 def _not_now(call: Call) -> str | None:

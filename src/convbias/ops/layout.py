@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 Order = tuple[int, ...]
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether ``x`` (N, C, H, W) or (N, C, D, H, W) is in channels_last, and not in both layouts."""
+    last = torch.channels_last_3d if x.dim() == 5 else torch.channels_last
+    return x.is_contiguous(memory_format=last) and not x.is_contiguous()
+
+
+def as_torchs(y: Tensor, input: Tensor, weight: Tensor) -> Tensor:
+    """``y`` in the layout that torch's own convolution of ``input`` by ``weight`` would have given it."""
+    return y if is_channels_last(input) or is_channels_last(weight) else y.contiguous()
 
 
 def memory_order(y: Tensor) -> Order | None:

@@ -12,6 +12,7 @@ from ..tying.base import Summand
 from . import native, own, ways
 from .call import Call, recorded
 from .epilogue import KEEPING, hand_back
+from .layout import as_torchs
 from .ways import Plan
 
 
@@ -22,10 +23,9 @@ def refusal(call: Call) -> str | None:
     if call.geometry.padding_mode != "zeros" or any(first != last for first, last in call.geometry.pads):
         return "the padding is not by as many zeros on both sides"
     reason = ways.unfit(call)
-    if reason is not None:
-        return reason
-    found = ways.plan_of(call)
-    return "torch's gradients of such a shape are as fast" if found and found.way == "direct" else None
+    if reason is None and ways.planned(call).way == "direct":
+        return "torch's gradients of such a shape are as fast"
+    return reason
 
 
 def whole(call: Call) -> bool:
@@ -36,9 +36,9 @@ def whole(call: Call) -> bool:
 def convolve(call: Call) -> Tensor:
     """``call``, which must not have been refused: the whole, or without field and activation."""
     summands, activation = (call.summands(), call.activation) if whole(call) else ([], "")
-    given = (call.geometry, call.groups, [s.index for s in summands], activation)
+    given = (ways.planned(call), call.geometry, call.groups, [s.index for s in summands], activation)
     y = _Convolution.apply(call.input, call.weight, *given, *(s.values for s in summands))
-    return ways.as_torchs(call, y)
+    return as_torchs(y, call.input, call.weight)
 
 
 @final
@@ -50,6 +50,7 @@ class _Convolution(torch.autograd.Function):
         ctx: Any,
         input: Tensor,
         weight: Tensor,
+        plan: Plan,
         geometry: Geometry,
         groups: int,
         indices: list[tuple[Tensor, ...]],
@@ -57,12 +58,9 @@ class _Convolution(torch.autograd.Function):
         *values: Tensor,
     ) -> Tensor:
         summands = [Summand(v, i) for v, i in zip(values, indices, strict=True)]
-        plan = ways.plan_of(Call(input, weight, [], "none", geometry, groups, activation))
-        if plan is None:
-            raise AssertionError("what is not refused has a plan")
         packed = own.pack(plan.way, plan.shape, weight)
         y = own.Convolution(plan.way, plan.shape, packed, plan.out, summands, activation)(input)
-        ctx.plan, ctx.where = plan, (geometry, groups, indices, activation)
+        ctx.where = (plan, geometry, groups, indices, activation)
         ctx.save_for_backward(input, weight, y if activation else None, *values)
         return y
 
@@ -70,22 +68,22 @@ class _Convolution(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, gy: Tensor
     ) -> tuple[Tensor | None, ...]:
-        geometry, groups, indices, activation = ctx.where
+        plan, geometry, groups, indices, activation = ctx.where
         input, weight, y, *values = ctx.saved_tensors
         summands = [Summand(v, i) for v, i in zip(values, indices, strict=True)]
         needed = ctx.needs_input_grad
-        gz, grads = hand_back(y, gy, own.ORDER, summands, activation, native, needed[6:])
+        gz, grads = hand_back(y, gy, own.ORDER, summands, activation, native, needed[7:])
         found: list[Tensor | None] = [None, None]
         # A gradient that is to be differentiated too is made of torch's operators, which can be.
         if not torch.is_grad_enabled():
-            found[0] = _of_input(ctx.plan, input, weight, gz) if needed[0] else None
-            found[1] = _of_weight(ctx.plan, input, gz) if needed[1] else None
+            found[0] = _of_input(plan, input, weight, gz) if needed[0] else None
+            found[1] = _of_weight(plan, input, gz) if needed[1] else None
         wanted = [need and gradient is None for need, gradient in zip(needed, found, strict=False)]
         if any(wanted):
             where = (geometry.stride, geometry.padded(input)[1], geometry.dilation, False, (0, 0), groups)
             theirs = torch.ops.aten.convolution_backward(gz, input, weight, None, *where, [*wanted, False])
             found = [mine if mine is not None else their for mine, their in zip(found, theirs, strict=False)]
-        return *found, None, None, None, None, *grads
+        return *found, None, None, None, None, None, *grads
 
 
 def _of_input(plan: Plan, input: Tensor, weight: Tensor, gz: Tensor) -> Tensor | None:

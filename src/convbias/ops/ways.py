@@ -15,6 +15,7 @@ from . import native, own
 from .call import Call, Packed, recorded
 from .choice import SMALL, chosen
 from .choice import winograd as winograd_allowed
+from .layout import as_torchs, is_channels_last
 from .own import Shape
 
 # With fewer outputs, Winograd's form of a weight that is not kept takes longer to make than it saves.
@@ -82,21 +83,24 @@ def plan_of(call: Call) -> Plan | None:
     return plan_for(*sizes, call.geometry, call.groups, winograd_allowed())
 
 
+def planned(call: Call) -> Plan:
+    """The plan for ``call``, which must be worth it."""
+    plan = plan_of(call)
+    if plan is None:
+        raise AssertionError("what is not refused has a plan")
+    return plan
+
+
 def run(call: Call) -> Tensor:
     """The whole of ``call``, which must not have been refused."""
     packed, given = _made_ready(call)
-    return as_torchs(call, packed(given))
+    return as_torchs(packed(given), call.input, call.weight)
 
 
 def run_into(call: Call, out: Tensor) -> Tensor:
     """The same, to ``out``, which is returned."""
     packed, given = _made_ready(call)
-    return packed(given, out) if _is_last(out) else out.copy_(packed(given))
-
-
-def as_torchs(call: Call, y: Tensor) -> Tensor:
-    """``y`` in the layout that torch's own convolution would have given it."""
-    return y if _is_last(call.input) or _is_last(call.weight) else y.contiguous()
+    return packed(given, out) if is_channels_last(out) else out.copy_(packed(given))
 
 
 def worth_packing(call: Call) -> bool:
@@ -106,9 +110,7 @@ def worth_packing(call: Call) -> bool:
 
 def prepare(call: Call) -> Packed:
     """All that can be made ready of ``call`` for inputs like its own; it must be worth it."""
-    plan = plan_of(call)
-    if plan is None:
-        raise AssertionError("what is not refused has a plan")
+    plan = planned(call)
     weight = own.pack(plan.way, plan.shape, call.weight.detach())
     field = (call.bared.summands(), call.activation)
     return Packed(plan.way, weight, own.Convolution(plan.way, plan.shape, weight, plan.out, *field))
@@ -136,7 +138,3 @@ def _foreign(call: Call) -> str | None:
     if not weight.numel() or weight.shape[2] > own.MOST_ROWS:
         return f"it is for kernels of 1 to {own.MOST_ROWS} rows"
     return native.absence()
-
-
-def _is_last(x: Tensor) -> bool:
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()

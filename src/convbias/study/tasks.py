@@ -166,11 +166,10 @@ class Regression(Task):
 def unseen(split: str, classes: Sequence[object]) -> DataError:
     """What to say of a split with classes that training never shows, and so cannot teach."""
     told = f"{', '.join(map(str, classes[:5]))}{' …' if classes[5:] else ''}"
+    named, are, them = ("class", "is", "it") if len(classes) == 1 else ("classes", "are", "them")
     return DataError(
         split,
-        f"{'the class' if len(classes) == 1 else 'the classes'} {told} "
-        f"{'is' if len(classes) == 1 else 'are'} not in the training split; leave "
-        f"{'it' if len(classes) == 1 else 'them'} out, or give training samples",
+        f"the {named} {told} {are} not in the training split; leave {them} out, or give training samples",
     )
 
 

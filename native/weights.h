@@ -1,0 +1,18 @@
+// Weights where a convolution's caller has them.
+
+#pragma once
+
+#include "convbias.h"
+
+namespace CONVBIAS_INSTRUCTIONS {
+namespace {
+
+// Where that of tap (i, j) lies, which rotated weights have at the opposite one.
+inline const float* weight_at(const Convolution& c, const Weights& w, int64_t filter, int64_t channel, int64_t i,
+                              int64_t j) {
+    const int64_t row = w.rotated ? c.kernel[0] - 1 - i : i, column = w.rotated ? c.kernel[1] - 1 - j : j;
+    return w.values + filter * w.filter + channel * w.channel + row * w.tap[0] + column * w.tap[1];
+}
+
+}  // namespace
+}  // namespace CONVBIAS_INSTRUCTIONS
