@@ -147,9 +147,15 @@ def test_sizes_and_batches_that_are_dynamic() -> None:
     def wrong_at_seven(x: Tensor) -> Tensor:
         return layer(x) + (x.shape[3] == 7)
 
+    def wrong_when_small_and_uneven(x: Tensor) -> Tensor:
+        return layer(x) + (x.shape[2] != x.shape[3] and max(x.shape[2:]) < 8)
+
     axes = [{0: "n", 2: "h", 3: "w"}]
     x = torch.randn(2, C, 8, 8)
-    for other in (wrong_when_small, wrong_in_batches, wrong_when_uneven, wrong_at_seven):
+    for other in (
+        *(wrong_when_small, wrong_in_batches, wrong_when_uneven, wrong_at_seven),
+        wrong_when_small_and_uneven,
+    ):
         assert convbias.verify(layer, Run(other), [x])
         assert not convbias.verify(layer, Run(other), [x], dynamic_shapes=axes)
     sizes = {tuple(case.sizes[0]) for case in convbias.verify(layer, layer, [x], dynamic_shapes=axes).cases}
@@ -441,6 +447,18 @@ def test_onnx_files(tmp_path: Path) -> None:
     assert not verdict
     assert verdict.dtype == "float32"
     assert len({tuple(case.sizes[0]) for case in verdict.cases}) > 3
+    # A difference that only rounding in float32 explains, and float64 does not.
+    near = copy.deepcopy(model)
+    with torch.no_grad():
+        near[1].weight *= 1 + 3e-5  # pyright: ignore
+    assert convbias.verify(right, onnx_file(near, tmp_path / "near.onnx", x), [x])
+    assert not convbias.verify(model, near, [x])
+    # A difference that only rounding in float32 explains, and float64 does not.
+    near = copy.deepcopy(model)
+    with torch.no_grad():
+        near[1].weight *= 1 + 3e-5  # pyright: ignore
+    assert convbias.verify(right, onnx_file(near, tmp_path / "near.onnx", x), [x])
+    assert not convbias.verify(model, near, [x])
     for name, content in {"empty": b"", "text": b"hello", "cut": right.read_bytes()[:300]}.items():
         path = tmp_path / f"{name}.onnx"
         path.write_bytes(content)
