@@ -25,6 +25,7 @@ from convbias.affine import (
     compose,
     constant_channels,
     constant_padding,
+    cropping,
     identity,
     parallel,
     relu_floor,
@@ -160,6 +161,26 @@ def test_constant_padding(case: tuple[AffineConv, Tensor], kind: str, data: st.D
     found = constant_padding(conv, pads, value)
     same(found(x), conv(padded))
     assert repr(found.smallest()[0]) in ("tied", "tap", "c + tap")
+
+
+@given(cases(geometries(transposed=False)), st.data())
+def test_cropping(case: tuple[AffineConv, Tensor], data: st.DataObject) -> None:
+    conv, x = case
+    g = conv.geometry
+    crops = [(data.draw(st.integers(0, 2)), data.draw(st.integers(0, 2))) for _ in range(g.dims)]
+    # A side that is cropped is not padded; what repeats entries pads neither side then.
+    whole = g.padding_mode != "zeros"
+    pads = [
+        ((0 if a or (whole and b) else p), (0 if b or (whole and a) else q))
+        for (a, b), (p, q) in zip(crops, g.pads, strict=True)
+    ]
+    conv = AffineConv(conv.weight, replace(g, pads=tuple(pads)), conv.groups, conv.bias)
+    assume(min(conv.geometry.output_size(x.shape[2:])) > 0)
+    wide = randn(*x.shape[:2], *(n + a + b for n, (a, b) in zip(x.shape[2:], crops, strict=True)))
+    inside = (..., *(slice(a, n - b) for n, (a, b) in zip(wide.shape[2:], crops, strict=True)))
+    found = cropping(conv, crops)
+    assert min(map(min, found.geometry.pads)) >= 0
+    same(found(wide), conv(wide[inside]))
 
 
 def pointwise(
@@ -404,6 +425,24 @@ BAD: list[tuple[str, Any, str]] = [
         "needs the image's size",
     ),
     ("tap before", lambda c: before(c, None, Field(tap=randn(2, 3, 3))), "write it out at its site"),
+    (
+        "cropped before",
+        lambda c: cropping(c, [(1, 0), (0, 0)]),
+        "cropping: the convolution pads where the image is cropped",
+    ),
+    (
+        "cropped behind",
+        lambda c: cropping(c, [(0, 0), (0, 2)]),
+        "cropping: the convolution pads where the image is cropped",
+    ),
+    (
+        "cropped on the other side of what repeats",
+        lambda c: cropping(
+            replace(c, geometry=replace(c.geometry, pads=((1, 0), (0, 0)), padding_mode="circular")),
+            [(0, 1), (0, 0)],
+        ),
+        "cropping: the convolution pads where the image is cropped",
+    ),
     ("channels", lambda c: compose(c, pointwise(3, 3, 2)), "compose: 4 filters into 3 channels"),
     (
         "two kernels",

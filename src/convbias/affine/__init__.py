@@ -12,7 +12,7 @@ from .laws import (
     relu_floor,
     through_max_pool,
 )
-from .parallel import parallel
+from .parallel import cropping, parallel
 
 __all__ = [
     "AffineConv",
@@ -24,6 +24,7 @@ __all__ = [
     "compose",
     "constant_channels",
     "constant_padding",
+    "cropping",
     "identity",
     "parallel",
     "relu_floor",

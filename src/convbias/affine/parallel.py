@@ -30,6 +30,31 @@ def parallel(*branches: AffineConv, input_size: Sequence[int] | None = None) -> 
     return parts[0].with_grouped(weight, sum((part.bias for part in parts), Field()))
 
 
+def cropping(conv: AffineConv, crops: Sequence[tuple[int, int]]) -> AffineConv:
+    """``conv(x without crops)``: zeros in the kernel where it would read what is cropped away.
+
+    ``crops`` are (before, after) per axis. A side that is cropped cannot be padded as well: where the
+    padding's zeros were, the image's own entries are.
+    """
+    geometry = conv.geometry
+    if geometry.transposed:
+        raise FoldRefused("cropping", "a transposed convolution writes where others read")
+    pairs, repeats = list(zip(geometry.pads, crops, strict=True)), geometry.padding_mode != "zeros"
+    if any((a and p) or (b and q) or (repeats and (a or b) and (p or q)) for (p, q), (a, b) in pairs):
+        raise FoldRefused("cropping", "the convolution pads where the image is cropped")
+    moved = replace(geometry, pads=tuple((p - a, q - b) for (p, q), (a, b) in pairs))
+    kernel: list[int] = []
+    dilation: list[int] = []
+    for axis, (_, (a, b)) in enumerate(pairs):
+        reads = _reads(moved, axis)
+        every = sorted({*reads, reads[0] - a, reads[-1] + b})
+        step = math.gcd(*(offset - every[0] for offset in every)) or 1
+        kernel.append((every[-1] - every[0]) // step + 1)
+        dilation.append(step)
+    wide = replace(geometry, kernel_size=tuple(kernel), dilation=tuple(dilation))
+    return _embedded(replace(conv, geometry=moved), wide)
+
+
 def _common_geometry(geometries: Sequence[Geometry], input_size: Sequence[int] | None) -> Geometry:
     """The geometry whose windows contain those of all: same outputs, a kernel that reaches as far."""
     first = geometries[0]
