@@ -108,6 +108,27 @@ def written_over(x: Tensor, value: Any) -> Tensor:
     return y
 
 
+class ACBlock(nn.Module):
+    """ACNet's block as its authors wrote it: branches that need less than no padding are cropped."""
+
+    def __init__(self, kernel: int, padding: int, stride: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        less = padding - kernel // 2
+        self.crop = max(-less, 0)
+        words: dict[str, Any] = {"stride": stride, "groups": groups, "bias": False}
+        self.square_conv = conv(kernel, padding, **words)
+        self.ver_conv = conv((kernel, 1), (padding, max(less, 0)), **words)
+        self.hor_conv = conv((1, kernel), (max(less, 0), padding), **words)
+        self.square_bn, self.ver_bn, self.hor_bn = bn(), bn(), bn()
+
+    def forward(self, x: Tensor) -> Tensor:
+        square, crop = self.square_bn(self.square_conv(x)), self.crop
+        vertical, horizontal = x, x
+        if crop > 0:
+            vertical, horizontal = x[:, :, :, crop:-crop], x[:, :, crop:-crop, :]
+        return square + self.ver_bn(self.ver_conv(vertical)) + self.hor_bn(self.hor_conv(horizontal))
+
+
 def dbb(net: Any, x: Tensor) -> Tensor:
     pooled = net.norm3(net.pool(padded_by(net.norm1, net.point1(x))))
     return net.norm4(net.conv(x)) + pooled + net.norm5(net.conv2(padded_by(net.norm2, net.point2(x))))
@@ -382,7 +403,80 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str], list[str]]] = {
             **{"conv2": conv(3, 0, bias=False), "pool": nn.AvgPool2d(3, 1)},
             **{f"norm{i}": bn() for i in range(1, 6)},
         ),
-        {"affine after", "constant padding", "composition", "parallel branches"},
+        {"affine after", "parallel branches"},
+        ["tied"],
+    ),
+    **{
+        f"ACNet, official, {what}": (
+            lambda words=words: ACBlock(**words),
+            {"affine after", "parallel branches"},
+            ["tied"],
+        )
+        for what, words in {
+            "padded": {"kernel": 3, "padding": 1},
+            "cropped": {"kernel": 3, "padding": 0},
+            "cropped, strided, in groups": {"kernel": 5, "padding": 1, "stride": 2, "groups": 2},
+        }.items()
+    },
+    "cropped by one side": (
+        lambda: Net(lambda n, x: n.conv(x[:, :, 2:, :-1]), conv=conv(padding=0)),
+        {"cropping"},
+        ["tied"],
+    ),
+    "cropped along one axis, padded along the other": (
+        lambda: Net(lambda n, x: n.conv(n.norm(x)[..., 1:-1]), conv=conv((3, 2), (1, 0)), norm=bn()),
+        {"cropping", "affine before"},
+        ["tap"],
+    ),
+    "a negative padding": (lambda: nn.Sequential(nn.ZeroPad2d(-1), conv(padding=0)), {"cropping"}, ["tied"]),
+    "a cropped skip": (
+        lambda: Net(lambda n, x: x[:, :, 1:-1, 1:-1] - n.conv(x), conv=conv(padding=0)),
+        {"parallel branches"},
+        ["tied"],
+    ),
+    "a normalised skip": (
+        lambda: Net(lambda n, x: (x - n.mean) * 0.3 + n.conv(x), conv=conv()),
+        {"parallel branches"},
+        ["tied"],
+    ),
+    "a branch of two steps": (
+        lambda: Net(
+            lambda n, x: n.conv(x) + F.avg_pool2d(n.point(n.norm(x)), 3, 1, 1),
+            **{"conv": conv(), "point": conv(1, 0), "norm": bn()},
+        ),
+        {"parallel branches"},
+        ["tap"],
+    ),
+    **{
+        f"picked channels: {what}": (
+            lambda run=run: Net(lambda n, x: n.conv(n.norm(run(n, x))), conv=conv(), norm=bn()),
+            {"picked channels"},
+            ["tap"],
+        )
+        for what, run in {
+            "normalised one by one": lambda n, x: torch.cat(
+                [(x[:, :1] - 0.3) / 2, x[:, 1].unsqueeze(1) * 3, x[:, 2:] * n.mean[:, :2] - 0.7], 1
+            ),
+            "stacked": lambda n, x: torch.stack([x[:, i] * 2 - i for i in (2, 0, 0, 3)], 1),
+            "split": lambda n, x: torch.cat([2 * part - 1 for part in x.split(2, 1)], 1),
+            "unbound": lambda n, x: torch.stack(x.unbind(1)[::-1], 1),
+            "in another order": lambda n, x: x[:, [2, 1, 0, 3]],
+            "turned round": lambda n, x: x.flip(1),
+            "repeated": lambda n, x: x[:, 1:2].repeat(1, C, 1, 1),
+            "shuffled": lambda n, x: x.view(-1, 2, 2, SIZE, SIZE).transpose(1, 2).reshape(x.shape),
+            "with others": lambda n, x: torch.cat([x[:, :2], 1 - x[:, 2:]], 1),
+        }.items()
+    },
+    "picked channels in groups": (
+        lambda: Net(lambda n, x: n.conv(x[:, [2, 1, 0, 3]] * 2), conv=conv(groups=2, padding=0)),
+        {"affine before", "picked channels"},
+        ["tied"],
+    ),
+    "one channel as several": (
+        lambda: Net(
+            lambda n, x: n.conv(n.first(x).relu().expand(-1, C, -1, -1)), conv=conv(), first=conv(outputs=1)
+        ),
+        {"picked channels"},
         ["tied"],
     ),
     "our layers": (
@@ -500,10 +594,50 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
         "constant padding",
         "the convolution pads once more",
     ),
-    "cropping": (
-        lambda: nn.Sequential(nn.ZeroPad2d(-1), conv(padding=0)),
+    "cropped and padded": (
+        lambda: nn.Sequential(nn.ZeroPad2d((1, 1, -1, -1)), conv(padding=0)),
         "constant padding",
         "crops the image",
+    ),
+    "padded where it is cropped": (
+        lambda: Net(lambda n, x: n.conv(x[:, :, 1:]), conv=conv()),
+        "cropping",
+        "the convolution pads where the image is cropped",
+    ),
+    "every second place": (
+        lambda: Net(lambda n, x: n.conv(x[:, :, ::2]), conv=conv()),
+        "cropping",
+        "it leaves out places in between",
+    ),
+    "channels that are read elsewhere": (
+        lambda: Net(lambda n, x: n.conv(y := x.flip(1)) + y.relu(), conv=conv()),
+        "picked channels",
+        "its output is also used by relu: nothing would be saved",
+    ),
+    "places that change among each other": (
+        lambda: Net(lambda n, x: n.conv(x.flip(1, 3)), conv=conv()),
+        "picked channels",
+        "places or images change among each other",
+    ),
+    "images that change among each other": (
+        lambda: Net(lambda n, x: n.conv(x.flip(0)), conv=conv()),
+        "picked channels",
+        "places or images change among each other",
+    ),
+    "a pointwise read twice": (
+        lambda: Net(
+            lambda n, x: n.a(y := n.point(x)).relu() + n.b(y).sigmoid(), a=conv(), b=conv(), point=conv(1, 0)
+        ),
+        "composition",
+        "more than one reads the first one's output",
+    ),
+    "a branch whose first step is shared": (
+        lambda: Net(
+            lambda n, x: n.conv(x) + F.avg_pool2d(n.point(x), 3, 1, 1) + n.point(x.relu()).relu(),
+            **{"conv": conv(), "point": conv(1, 0)},
+        ),
+        "parallel branches",
+        "its weight is shared with another call of it",
     ),
     "reflected around a padded convolution": (
         lambda: nn.Sequential(nn.ReflectionPad2d((1, 0, 1, 1)), conv()),

@@ -152,6 +152,44 @@ DEFAULT: dict[str, tuple[Callable[[], nn.Module], list[str], int]] = {
         ["parallel branches"],
         1,
     ),
+    "a step that pays in the sum alone": (
+        lambda: Net(
+            lambda n, x: n.a(x) + F.avg_pool2d(n.b(x), 3, 1, 1), a=conv(bias=False), b=conv(1, 0, bias=False)
+        ),
+        ["parallel branches"],
+        1,
+    ),
+    "a normalised skip": (
+        lambda: Net(lambda n, x: (x - n.map[:, :1, :1]) * 0.3 + n.conv(x), conv=conv()),
+        ["parallel branches"],
+        1,
+    ),
+    "a cropped branch": (
+        lambda: Net(
+            lambda n, x: n.a(x) + n.b(x[..., 1:-1]) + n.c(F.pad(x, (0, 0, -1, -1))),
+            **{"a": conv(padding=0), "b": conv((3, 1), 0), "c": conv((1, 3), 0)},
+        ),
+        ["parallel branches"],
+        1,
+    ),
+    "channels normalised one by one": (
+        lambda: Net(
+            lambda n, x: n.conv(torch.cat([(x[:, i : i + 1] - i) / 0.3 for i in range(C)], 1)),
+            conv=conv(padding=0),
+        ),
+        ["picked channels"],
+        1,
+    ),
+    "another order of channels": (
+        lambda: Net(lambda n, x: n.conv(x[:, [2, 1, 0]]), conv=conv(inputs=3)),
+        ["picked channels"],
+        1,
+    ),
+    "half of the channels": (
+        lambda: Net(lambda n, x: n.conv(x[:, :2]), conv=conv(inputs=2, outputs=16 * C)),
+        [],
+        1,
+    ),
     "bottleneck": (
         lambda: nn.Sequential(conv(1, 0, C, 1), conv(3, 1, 1, 4 * C)),
         [],
@@ -223,6 +261,14 @@ PAYS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]] = {
         (1, 3, 16, 16),
         ["affine before"],
     ),
+    "two of three branches": (
+        lambda: Net(
+            lambda n, x: n.deep(x) + n.b(n.a(x)) + x,
+            **{"deep": conv(3, 1, 64, 64, groups=64), "a": conv(1, 0, 64, 2), "b": conv(3, 1, 2, 64)},
+        ),
+        (1, 64, 56, 56),
+        ["parallel branches"],
+    ),
     "a large one after a norm and a 1×1": (
         lambda: nn.Sequential(bn(3), conv(1, 0, 3, 8), conv(3, 1, 8, 16), nn.ReLU()),
         (1, 3, 128, 128),
@@ -273,6 +319,23 @@ def test_nothing_to_fold_is_the_model_itself() -> None:
     assert folded.model is model
     assert folded.report.folded == ()
     assert "0 folded" in str(folded)
+
+
+def test_a_law_that_is_forbidden_serves_no_other() -> None:
+    def make() -> nn.Module:
+        layers = {"a": conv(), "b": conv(1, 0), "c": conv(1, 0), "norm": bn()}
+        return Net(lambda n, x: n.a(x) + n.c(x) + F.avg_pool2d(n.b(n.norm(x)), 3, 1, 1), **layers)
+
+    assert fold(make(), force="all").report.after.nodes == 1
+    for law in ("affine before", "composition"):
+        folded = fold(make(), force=[name for name in LAWS if name != law], forbid=law)
+        assert folded.report.after.nodes == 4, folded.report
+
+
+def test_constant_channels_are_not_picked() -> None:
+    model = Net(lambda n, x: n.wide(torch.cat([x, torch.ones_like(x)], 1)), wide=conv(inputs=2 * C))
+    folded = fold(model, force="picked channels", forbid="constant channels")
+    assert (laws(folded), folded.report.refused) == ([], ())
 
 
 def test_a_target_decides_where_a_map_pays() -> None:

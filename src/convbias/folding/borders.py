@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, cast
 
 import torch
@@ -10,6 +11,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from ..errors import FoldRefused
+from .convolutions import given
 from .graph import Network
 
 aten = torch.ops.aten
@@ -56,6 +58,42 @@ def border(network: Network, node: Node) -> tuple[Node, tuple[tuple[int, int], .
     if not bool((values == values[:1, :, :1]).all()):
         raise FoldRefused(LAW, "the border is not one number for each channel")
     return x, around, values[0, :, 0], chain
+
+
+def crops(node: Node) -> bool:
+    """Whether the node takes a part of the image's places, and adds none."""
+    if node.target in PADS:
+        flat = [side for pair in _pairs(node) for side in pair]
+        return any(side < 0 for side in flat) and not any(side > 0 for side in flat)
+    return node.target is aten.slice.Tensor and given(node).get("dim", 0) > 1
+
+
+def cropped(network: Network, node: Node) -> tuple[tuple[int, int], ...]:
+    """By how much each side of the image is cropped."""
+    x = cast(Node, node.args[0])
+    dims = len(network.shape(x)) - 2
+    if node.target in PADS:
+        around = [(-a, -b) for a, b in _pairs(node)]
+        if len(around) > dims:
+            raise FoldRefused("cropping", "it crops channels or the batch as well")
+        return tuple(reversed([*around, *[(0, 0)] * (dims - len(around))]))
+    words = given(node)
+    axis, start, end = words["dim"], words.get("start") or 0, words.get("end")
+    size = network.shape(x)[axis]
+    if words.get("step", 1) != 1:
+        raise FoldRefused("cropping", "it leaves out places in between")
+    # From the end on, sides are the same at any size.
+    if size is None and not (isinstance(start, int) and start >= 0 and (end is None or _at_the_end(end))):
+        raise FoldRefused("cropping", "where it crops depends on the input")
+    length = network.hint(x)[axis]
+    first, last, _ = slice(start, end).indices(length)
+    pairs = [(0, 0)] * dims
+    pairs[axis - 2] = first, length - last
+    return tuple(pairs)
+
+
+def _at_the_end(end: object) -> bool:
+    return isinstance(end, int) and (end < 0 or end == sys.maxsize)
 
 
 def _chain(network: Network, node: Node) -> list[Node]:

@@ -17,6 +17,7 @@ from .casts import is_free
 from .convolutions import POOLS
 from .graph import Network, hint_of
 from .laws import Operation, input_of
+from .picking import is_part
 from .rewrite import bias_of, is_uneven
 
 aten = torch.ops.aten
@@ -48,7 +49,10 @@ TARGETS: Final = {
     "convbias": Target(1, 0, (CALL, CALL, 1.5 * CALL)),
 }
 FREE: Final[frozenset[Any]] = frozenset(
-    (aten.view.default, aten.transpose.int, aten.permute.default, aten.expand.default, aten.alias.default)
+    (
+        *(aten.view.default, aten.transpose.int, aten.permute.default, aten.expand.default),
+        *(aten.alias.default, aten.slice.Tensor, aten.select.int, aten.unsqueeze.default, aten.squeeze.dim),
+    )
 )
 
 
@@ -143,7 +147,7 @@ def _of(network: Network, node: Node, target: Target) -> Cost:
         return cost_of_convolution(network, node, conv, input_of(node), target)
     value = node.meta.get("val")
     free = node in network.constants or node.target in FREE or node.op != "call_function"
-    free = free or (node in network.casts and is_free(node))
+    free = free or (node in network.casts and is_free(node)) or is_part(node)
     if free or not isinstance(value, Tensor):
         return Cost()
     tensors = [n for n in node.all_input_nodes if isinstance(n.meta.get("val"), Tensor)]

@@ -20,6 +20,7 @@ from .laws import (
     AffineAfter,
     AffineBefore,
     ConstantPadding,
+    Cropping,
     Law,
     Refused,
     Site,
@@ -28,6 +29,7 @@ from .laws import (
 )
 from .layouts import IntoLinear, TokenBias
 from .merging import Composition, ParallelBranches
+from .picking import PickedChannels
 from .report import Fold
 from .rewrite import bias_of, parts_of
 
@@ -36,7 +38,7 @@ LAWS: Final[dict[str, Law]] = {
     law.name: law
     for law in (
         *(AffineAfter(), TokenBias(), ConstantChannels(), ParallelBranches(), ShiftedReLU()),
-        *(AffineBefore(), ConstantPadding(), Composition(), IntoLinear()),
+        *(AffineBefore(), ConstantPadding(), Cropping(), PickedChannels(), Composition(), IntoLinear()),
     )
 }
 
@@ -56,6 +58,7 @@ def rewrite(
     were refused in the end.
     """
     folds: list[Fold] = []
+    network.forbidden = frozenset(LAWS) - {*laws}
     while True:
         before, refused = len(folds), _beyond(network)
         for place in (place for law in laws for place in LAWS[law].find(network)):

@@ -32,7 +32,8 @@ class Network:
     ``convolutions`` are those whose weight and bias are known, as values in float64; ``names`` are their
     weights'; ``sizes`` are the ranges of those that the input decides; ``casts`` are those that arithmetic
     makes of itself; ``padded`` are the convolutions that have taken up a padding, ``changed`` those that a
-    law has made or changed, ``erased`` what is no longer there.
+    law has made or changed, ``erased`` what is no longer there; ``forbidden`` are laws that no other one may
+    make use of.
     """
 
     module: GraphModule
@@ -44,6 +45,7 @@ class Network:
     padded: set[Node] = field(default_factory=set[Node])
     changed: set[Node] = field(default_factory=set[Node])
     erased: set[Node] = field(default_factory=set[Node])
+    forbidden: frozenset[str] = frozenset()
 
     @property
     def nodes(self) -> Iterator[Node]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast, final
+from typing import Any, NamedTuple, cast, final
 
 import torch
 from torch import Tensor
 from torch.fx import Node
 
-from ..affine import AffineConv, Field, after, before, constant_padding
+from ..affine import AffineConv, Field, after, before, constant_padding, cropping
 from ..affine.field import narrowed
 from ..errors import FoldRefused
 from . import borders
@@ -56,6 +56,15 @@ class Site:
     def nodes(self) -> set[Node]:
         """All that take part."""
         return {*self.gone, *self.becomes, *self.rewritten, *self.between}
+
+
+@final
+class Taken(NamedTuple):
+    """A convolution that has taken up what stood in front of it: what it reads now, and the nodes that go."""
+
+    conv: AffineConv
+    source: Node
+    gone: tuple[Node, ...]
 
 
 @final
@@ -118,63 +127,86 @@ class AffineAfter(Law):
         return Site(self.name, (*parts(node), node), becomes, {node: source})
 
 
-@final
-class AffineBefore(Law):
-    """``conv(s·x + T)`` is a convolution: with a tap bias where it is padded with zeros."""
+class Front(Law):
+    """A law on what stands in front of convolutions, which take it up. Abstract."""
 
-    name = "affine before"
+    @abstractmethod
+    def begins(self, network: Network, node: Node) -> bool:
+        """Whether a convolution that reads ``node`` might take it up."""
+
+    @abstractmethod
+    def taken_up(self, network: Network, node: Node, conv: AffineConv) -> Taken:
+        """``conv`` after ``node`` as one convolution. Raises FoldRefused where there is none."""
 
     def find(self, network: Network) -> Iterator[Site | Refused]:
         for node in network.nodes:
-            found, varies = read(node, network), unknown(node, network)
-            if not any(user in network.convolutions for user in node.users):
-                continue
-            if found is not None:
-                place = (network, node, found)
-                yield self.tried(network, node, lambda place=place: self._site(*place))
-            elif varies is not None:
-                yield Refused(self.name, network.label(node), varies[1])
+            if any(user in network.convolutions for user in node.users) and self.begins(network, node):
+                yield self.tried(network, node, lambda node=node: self._site(network, node))
 
-    def _site(self, network: Network, node: Node, found: Elementwise) -> Site:
-        others = [network.label(user) for user in node.users if user not in network.convolutions]
+    def _site(self, network: Network, node: Node) -> Site:
+        ends = [user for user in node.users if user in network.convolutions]
+        taken = {end: self.taken_up(network, node, network.convolutions[end]) for end in ends}
+        gone = taken[ends[0]].gone
+        others = [network.label(user) for user in read_elsewhere(gone, ends)]
         if others:
             raise FoldRefused(
                 self.name, f"its output is also used by {', '.join(others)}: nothing would be saved"
             )
-        shape = network.shape(node)
+        return Site(self.name, gone, {end: (made.conv, made.source) for end, made in taken.items()})
+
+
+@final
+class AffineBefore(Front):
+    """``conv(s·x + T)`` is a convolution: with a tap bias where it is padded with zeros."""
+
+    name = "affine before"
+
+    def begins(self, network: Network, node: Node) -> bool:
+        return read(node, network) is not None
+
+    def find(self, network: Network) -> Iterator[Site | Refused]:
+        yield from super().find(network)
+        for node in network.nodes:
+            if any(user in network.convolutions for user in node.users) and not self.begins(network, node):
+                varies = unknown(node, network)
+                if varies is not None:
+                    yield Refused(self.name, network.label(node), varies[1])
+
+    def taken_up(self, network: Network, node: Node, conv: AffineConv) -> Taken:
+        found, shape = cast(Elementwise, read(node, network)), network.shape(node)
         if network.shape(found.input) != shape:
             raise FoldRefused(self.name, f"it makes {network.shape(found.input)} into {shape}")
         scale = None if found.scale is None else per_channel(self.name, found.scale, shape)
         shift = None if found.shift is None else as_field(self.name, found.shift, shape)
-        becomes: dict[Node, tuple[AffineConv, Node]] = {}
-        for user in node.users:
-            conv = network.convolutions[user]
-            becomes[user] = (before(conv, scale, shift, network.space(node)), found.input)
-        return Site(self.name, (*parts(node), node), becomes)
+        return Taken(before(conv, scale, shift, network.space(node)), found.input, (*parts(node), node))
 
 
 @final
-class ConstantPadding(Law):
+class ConstantPadding(Front):
     """A constant around the input before a convolution without padding is the convolution's own padding."""
 
     name = "constant padding"
 
-    def find(self, network: Network) -> Iterator[Site | Refused]:
-        for node in network.nodes:
-            ends = node.target in (*borders.PADS, *borders.WRITES)
-            if ends and any(user in network.convolutions for user in node.users):
-                yield self.tried(network, node, lambda node=node: self._site(network, node))
+    def begins(self, network: Network, node: Node) -> bool:
+        return node.target in (*borders.PADS, *borders.WRITES) and not borders.crops(node)
 
-    def _site(self, network: Network, node: Node) -> Site:
+    def taken_up(self, network: Network, node: Node, conv: AffineConv) -> Taken:
         x, around, value, chain = borders.border(network, node)
-        others = [network.label(user) for user in node.users if user not in network.convolutions]
-        others += [network.label(u) for one in chain[:-1] for u in one.users if u not in chain]
-        if others:
-            raise FoldRefused(self.name, f"it is also used by {', '.join(others)}: nothing would be saved")
-        becomes = {
-            user: (constant_padding(network.convolutions[user], around, value), x) for user in node.users
-        }
-        return Site(self.name, tuple(chain), becomes)
+        return Taken(constant_padding(conv, around, value), x, tuple(chain))
+
+
+@final
+class Cropping(Front):
+    """A convolution of a part of the image is one of all of it, with zeros around its kernel."""
+
+    name = "cropping"
+
+    def begins(self, network: Network, node: Node) -> bool:
+        return borders.crops(node)
+
+    def taken_up(self, network: Network, node: Node, conv: AffineConv) -> Taken:
+        x = input_of(node)
+        return Taken(cropping(conv, borders.cropped(network, node)), x, (node,))
 
 
 def apply(network: Network, site: Site) -> None:
@@ -211,6 +243,11 @@ def input_of(conv: Node) -> Node:
 def readers(node: Node) -> list[Node]:
     """Who uses the values of ``node``, and not its size alone."""
     return [user for user in node.users if user.target is not aten.sym_size.int]
+
+
+def read_elsewhere(nodes: Collection[Node], ends: Collection[Node]) -> list[Node]:
+    """Who else uses the ``nodes`` but they themselves, and ``ends``."""
+    return [user for node in nodes for user in node.users if user not in nodes and user not in ends]
 
 
 def per_channel(law: str, scale: Tensor, shape: tuple[int | None, ...]) -> Tensor:

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from typing import Any, cast, final
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, cast, final
 
 import torch
 from torch.fx import Node
 
 from ..affine import AffineConv, after, compose, identity, parallel
 from ..errors import FoldRefused
-from .elementwise import Elementwise, read
 from .graph import Network
-from .laws import Law, Operation, Refused, Site, as_field, input_of, parts, per_channel
+from .laws import (
+    AffineBefore,
+    ConstantPadding,
+    Cropping,
+    Front,
+    Law,
+    Operation,
+    Refused,
+    Site,
+    Taken,
+    input_of,
+    read_elsewhere,
+)
+from .picking import PickedChannels
 
 aten = torch.ops.aten
 SIGNS: dict[Any, float] = {aten.add.Tensor: 1.0, aten.sub.Tensor: -1.0}
@@ -22,29 +34,45 @@ Term = tuple[Node, float]
 
 
 @final
-class Composition(Law):
+class Composition(Front):
     """A 1×1 convolution and another one, with nothing between them, are one."""
 
     name = "composition"
 
-    def find(self, network: Network) -> Iterator[Site | Refused]:
-        for node in network.nodes:
-            if node in network.convolutions and input_of(node) in network.convolutions:
-                yield self.tried(network, node, lambda node=node: self._site(network, node))
+    def begins(self, network: Network, node: Node) -> bool:
+        return node in network.convolutions
 
-    def _site(self, network: Network, node: Node) -> Site:
-        source = input_of(node)
-        others = [network.label(user) for user in source.users if user is not node]
-        if others:
-            raise FoldRefused(self.name, f"the first one's output is also used by {', '.join(others)}")
-        first, second = network.convolutions[source], network.convolutions[node]
-        size = network.space(input_of(source))
-        return Site(self.name, (source,), {node: (compose(first, second, size), input_of(source))})
+    def taken_up(self, network: Network, node: Node, conv: AffineConv) -> Taken:
+        if len(node.users) > 1:
+            raise FoldRefused(self.name, "more than one reads the first one's output: each would repeat it")
+        x = input_of(node)
+        return Taken(compose(network.convolutions[node], conv, network.space(x)), x, (node,))
+
+
+FRONTS: tuple[Front, ...] = (AffineBefore(), ConstantPadding(), Cropping(), PickedChannels(), Composition())
+
+
+@final
+class Branch(NamedTuple):
+    """One of what is added up: what it does to the image that it shares with others, as a convolution.
+
+    ``end`` is added ``factor`` times; the nodes that go with it are those which nobody else reads.
+    """
+
+    end: Node
+    factor: float
+    conv: AffineConv
+    base: Node
+    gone: tuple[Node, ...]
 
 
 @final
 class ParallelBranches(Law):
-    """Branches of one input that are summed are one convolution: identity, BatchNorm, pooling among them."""
+    """Branches of one input that are summed are one convolution: identity, BatchNorm, pooling among them.
+
+    Each is followed back to what others read as well, by every law on what stands in front of a
+    convolution: a step that does not pay by itself may pay in the sum.
+    """
 
     name = "parallel branches"
 
@@ -55,37 +83,45 @@ class ParallelBranches(Law):
 
     def _of_sum(self, network: Network, node: Node) -> Iterator[Site | Refused]:
         sums, terms = _terms(node)
-        leaves = [leaf for leaf, _ in terms]
-        by_input: dict[Node, list[Term]] = {}
-        for leaf, factor in terms:
-            by_input.setdefault(_base(network, leaf, leaves), []).append((leaf, factor))
-        for base, some in by_input.items():
-            if len(some) > 1 and any(branch in network.convolutions for branch, _ in some):
-                place = (network, base, some, sums, [term for term in terms if term not in some])
-                yield self.tried(network, node, lambda place=place: self._site(*place))
-                if node in network.erased or _terms(node)[1] != terms:
-                    return  # it is another sum now
+        by_input: dict[Node, list[Branch]] = {}
+        for term in terms:
+            branch = _branch(network, term, sums)
+            if branch is not None:
+                by_input.setdefault(branch.base, []).append(branch)
+        for some in by_input.values():
+            # All of them or, where they are too unlike each other, two.
+            tries = [some, *(itertools.combinations(some, 2) if len(some) > 2 else ())]
+            for branches in tries:
+                if len(branches) > 1 and any(branch.end in network.convolutions for branch in branches):
+                    place = (network, branches, sums, terms)
+                    found = self.tried(network, node, lambda place=place: self._site(*place))
+                    if isinstance(found, Site) or branches is some:
+                        yield found
+                    if node in network.erased or _terms(node)[1] != terms:
+                        return  # it is another sum now
 
     def _site(
-        self, network: Network, base: Node, terms: list[Term], sums: list[Node], rest: list[Term]
+        self, network: Network, branches: Sequence[Branch], sums: list[Node], terms: list[Term]
     ) -> Site:
-        root, branches = sums[0], [branch for branch, _ in terms]
+        root, base, ends = sums[0], branches[0].base, [branch.end for branch in branches]
+        rest = list(terms)
         for branch in branches:
-            if branch is not base and branches.count(branch) > 1:
-                raise FoldRefused(self.name, f"{network.label(branch)} is added twice")
-            others = [network.label(user) for user in branch.users if user not in sums]
-            if branch is not base and others:
-                raise FoldRefused(self.name, f"{network.label(branch)} is also used by {', '.join(others)}")
-        dims = len(network.shape(base)) - 2
-        convolutions = [network.convolutions[branch] for branch in branches if branch in network.convolutions]
-        groups = math.gcd(*(conv.groups for conv in convolutions))
-        values = [_as_convolution(self.name, network, base, term, (dims, groups)) for term in terms]
-        keep = next(branch for branch in branches if branch in network.convolutions)
-        taken = [part for branch in branches if branch not in network.convolutions for part in parts(branch)]
+            rest.remove((branch.end, branch.factor))
+        for end, _, _, _, gone in branches:
+            if end is not base and [end for end, _ in terms].count(end) > 1:
+                raise FoldRefused(self.name, f"{network.label(end)} is added twice")
+            others = [network.label(user) for user in read_elsewhere(gone, sums)]
+            if others:
+                raise FoldRefused(self.name, f"{network.label(end)} is also used by {', '.join(others)}")
+        keep = next(end for end in ends if end in network.convolutions)
+        values = [
+            conv if factor == 1 else after(conv, torch.full((conv.out_channels,), factor).double())
+            for _, factor, conv, _, _ in branches
+        ]
         merged = parallel(*values, input_size=network.space(base))
         rewritten = self._added(network, keep, sums, rest)
-        gone = [node for node in (*taken, *branches, *sums) if node not in (keep, base, *rewritten)]
-        gone.sort(key=list(network.module.graph.nodes).index)
+        taken = {*sums, *(node for branch in branches for node in branch.gone)} - {keep, *rewritten}
+        gone = sorted(taken, key=list(network.module.graph.nodes).index)
         instead = {} if rest else {root: keep}
         return Site(self.name, tuple(gone), {keep: (merged, base)}, instead, rewritten)
 
@@ -109,20 +145,32 @@ class ParallelBranches(Law):
         return rewritten
 
 
-def _as_convolution(law: str, network: Network, base: Node, term: Term, like: tuple[int, int]) -> AffineConv:
-    """A branch times its factor; where it is no convolution, in as many dimensions and groups as ``like``."""
-    branch, factor = term
-    value = network.convolutions.get(branch)
-    if value is None:
-        channels = network.shape(base)[1]
-        if channels is None:
-            raise FoldRefused(law, "how many channels there are depends on the input")
-        value = identity(channels, *like, dtype=torch.float64)
-        if branch is not base:
-            found, shape = cast(Elementwise, read(branch, network)), network.shape(base)
-            scale = None if found.scale is None else per_channel(law, found.scale, shape)
-            value = after(value, scale, None if found.shift is None else as_field(law, found.shift, shape))
-    return value if factor == 1 else after(value, torch.full((value.out_channels,), factor).double())
+def _branch(network: Network, term: Term, sums: Sequence[Node]) -> Branch | None:
+    """What is added, followed back as far as nobody else reads it. None for what has no channels."""
+    end, factor = term
+    conv, base, gone, shape = network.convolutions.get(end), end, tuple[Node, ...](), network.shape(end)
+    if conv is not None:
+        base, gone = input_of(end), (end,)
+    elif len(shape) > 2 and (channels := shape[1]) is not None:
+        conv = identity(channels, len(shape) - 2, channels, torch.float64)
+    else:
+        return None
+    while (taken := _step(network, base, conv)) is not None:
+        if read_elsewhere(taken.gone, (*sums, *gone)):
+            break
+        conv, base, gone = taken.conv, taken.source, (*taken.gone, *gone)
+    return Branch(end, factor, conv, base, gone)
+
+
+def _step(network: Network, node: Node, conv: AffineConv) -> Taken | None:
+    """``conv`` with what stands right in front of it, by the first law that can."""
+    for law in FRONTS:
+        if law.name not in network.forbidden and law.begins(network, node):
+            try:
+                return law.taken_up(network, node, conv)
+            except FoldRefused:
+                continue
+    return None
 
 
 def _is_sum(node: Node) -> bool:
@@ -154,12 +202,3 @@ def _together(sums: list[Node]) -> list[Node]:
     for one in others:
         root.prepend(one)
     return [*others, root]
-
-
-def _base(network: Network, leaf: Node, leaves: list[Node]) -> Node:
-    """The input of a branch: of a convolution, or of an affine map beside one."""
-    if leaf in network.convolutions:
-        return input_of(leaf)
-    found = read(leaf, network)
-    inputs = {input_of(other) for other in leaves if other in network.convolutions}
-    return found.input if found is not None and found.input in inputs else leaf
