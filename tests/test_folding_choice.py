@@ -608,6 +608,29 @@ def test_sizes_and_batches_stay_dynamic() -> None:
         torch.testing.assert_close(folded.model(x), model(x), rtol=1e-4, atol=1e-4)
 
 
+class Several(nn.Module):
+    """A network of any number of images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = conv(), bn()
+
+    def forward(self, *images: Tensor) -> Tensor:
+        return self.conv(self.norm(sum(images[1:], images[0])))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_inputs_of_any_number(count: int) -> None:
+    model, n = randomised(Several()).eval(), torch.export.Dim("n", min=1, max=9)
+    inputs = tuple(torch.randn(2, C, 8, 8) for _ in range(count))
+    free = ({0: n},) * count
+    for words in (free, (free,), {"images": free}, None):
+        folded = convbias.fold(model, inputs, dynamic_shapes=words, force="all")
+        assert laws(folded) == ["affine before"]
+        given = [x[: 1 if words else 2] for x in inputs]
+        torch.testing.assert_close(folded.model(*given), model(*given))
+
+
 def test_sizes_that_the_network_was_not_folded_for() -> None:
     model, x = nn.Sequential(conv(), bn()).eval(), torch.randn(2, C, 8, 8)
     h = torch.export.Dim("h", min=5, max=9)

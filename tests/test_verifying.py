@@ -468,3 +468,21 @@ def test_onnx_files(tmp_path: Path) -> None:
         convbias.verify(tmp_path / "none.onnx", model, [x])
     with pytest.raises(DataError, match=r"must be an .onnx file"):
         convbias.verify(tmp_path / "none.pb", model, [x])
+
+
+def test_onnx_files_in_bfloat16() -> None:
+    from onnx import TensorProto, helper
+
+    def cast(ins: int, outs: int) -> Any:
+        values = (
+            helper.make_tensor_value_info(name, kind, [1, 3]) for name, kind in (("x", ins), ("y", outs))
+        )
+        x, y = values
+        nodes = [helper.make_node("Cast", ["x"], ["y"], to=outs)]
+        graph = helper.make_graph(nodes, "graph", [x], [y])
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+    for kinds, place in (("BFLOAT16", "FLOAT"), "input x"), (("FLOAT", "BFLOAT16"), "output y"):
+        model = cast(*(getattr(TensorProto, kind) for kind in kinds))
+        with pytest.raises(ValueError, match=rf"model: its {place} is a tensor\(bfloat16\)"):
+            convbias.verify(model, model, [torch.randn(1, 3)])

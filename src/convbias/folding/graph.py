@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from torch.fx import GraphModule, Node
 from torch.nn import Module, Parameter
 
 from ..affine import AffineConv
+from ..verifying.inputs import each_input
 from .casts import explicit
 from .constants import constants
 from .convolutions import read
@@ -178,7 +180,9 @@ def trace(
     program = (
         model
         if isinstance(model, ExportedProgram)
-        else torch.export.export(model, example_inputs, dynamic_shapes=dynamic_shapes, strict=False)
+        else torch.export.export(
+            model, example_inputs, dynamic_shapes=_by_argument(model, dynamic_shapes), strict=False
+        )
     )
     with warnings.catch_warnings():
         # torch copies its own tree specs in a way that it warns of.
@@ -195,6 +199,15 @@ def trace(
     for node in list(network.convolutions):
         _take_up_padding(network, node)
     return network
+
+
+def _by_argument(model: Module, dynamic_shapes: Any) -> Any:
+    """The sizes as torch.export wants them: one entry for each argument, ``*inputs`` being one."""
+    kinds = [argument.kind for argument in inspect.signature(model.forward).parameters.values()]
+    if dynamic_shapes is None or inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return dynamic_shapes
+    given, first = each_input(dynamic_shapes), kinds.index(inspect.Parameter.VAR_POSITIONAL)
+    return (*given[:first], tuple(given[first:]))
 
 
 def _take_up_padding(network: Network, node: Node) -> None:

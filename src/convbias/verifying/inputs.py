@@ -56,9 +56,7 @@ def dynamic_axes(dynamic_shapes: Any, examples: Sequence[Tensor]) -> Axes | None
     """
     if dynamic_shapes is None:
         return None
-    given: Any = (
-        list(dynamic_shapes.values()) if isinstance(dynamic_shapes, Mapping) else list(dynamic_shapes)
-    )
+    given = each_input(dynamic_shapes)
     if len(given) != len(examples):
         rule = f"needs one entry for each of the {len(examples)} inputs"
         raise ShapeError("dynamic_shapes", dynamic_shapes, rule)
@@ -71,6 +69,15 @@ def dynamic_axes(dynamic_shapes: Any, examples: Sequence[Tensor]) -> Axes | None
                 raise ShapeError("dynamic_shapes", dynamic_shapes, rule)
         found.append({axis % x.dim(): size for axis, size in moving.items() if size is not None})
     return found
+
+
+def each_input(dynamic_shapes: Any) -> list[Any]:
+    """An entry for each input. To torch.export, ``*inputs`` are one argument, with one entry for all."""
+    given: list[Any] = [*(dynamic_shapes.values() if isinstance(dynamic_shapes, Mapping) else dynamic_shapes)]
+    last: Any = given[-1] if given else None
+    if isinstance(last, (tuple, list)) and any(isinstance(one, (Mapping, tuple, list)) for one in last):
+        return [*given[:-1], *last]
+    return given
 
 
 def cases(examples: Sequence[Tensor], sizes: Sequence[tuple[int, ...]]) -> Iterator[tuple[str, list[Tensor]]]:

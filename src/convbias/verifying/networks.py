@@ -200,6 +200,12 @@ class OnnxNetwork(Network):
                     f"example_inputs[{i}]={tuple(x.shape)}: is of {x.dtype}, and the file's {given.name} "
                     f"is a {given.type} of {given.shape}"
                 )
+        for out in self.session.get_outputs():
+            if out.type == "tensor(bfloat16)":
+                raise ValueError(
+                    f"model: its output {out.name} is a {out.type}, of which numpy has no numbers; "
+                    "cast it to float in the file"
+                )
 
     def __call__(self, inputs: Sequence[Tensor]) -> Named:
         names = [given.name for given in self.session.get_inputs()]
