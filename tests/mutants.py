@@ -64,6 +64,8 @@ MUTANTS = [
     ("folding/picking.py", "shift = Field(maps=(narrowed(nothing[0]),))", "shift = Field()"),
     ("folding/picking.py", "        if beside or not", "        if not"),
     ("folding/picking.py", "not (expected - found).abs().max() <= ROUNDING", "not 0 <= ROUNDING"),
+    ("folding/spelling.py", " or {*sizes} != {*known.shape}", ""),
+    ("folding/spelling.py", "[] if axes[0] == filter else", "[] if True else"),
     ("folding/costs.py", "aten.alias.default, aten.slice.Tensor, aten.select.int", "aten.alias.default"),
     ("folding/channels.py", 'given(node).get("dim", 0) % rank == 1', 'given(node).get("dim", 0) in (1, -3)'),
     ("folding/channels.py", "*_cut(under, last, total)", "*_cut(under, first, total)"),

@@ -57,6 +57,7 @@ class Net(nn.Module):
         self.register_buffer("mean", torch.randn(1, C, 1, 1))
         self.register_buffer("map", torch.randn(1, C, SIZE, SIZE))
         self.register_buffer("row", torch.randn(SIZE))
+        self.register_buffer("matrix", torch.randn(C, C))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.run(self, x)
@@ -217,6 +218,24 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str], list[str]]] = {
                 lambda n, x: n.wide(torch.hstack([torch.ones_like(x), x])),
                 "constant channels",
                 "tap",
+            ),
+            (
+                "einsum",
+                lambda n, x: torch.einsum("nchw,kc->nkhw", n.norm(x), n.matrix),
+                "affine before",
+                "tied",
+            ),
+            (
+                "einsum, turned round",
+                lambda n, x: n.norm(torch.einsum("ij, bixy -> bjxy", n.matrix, x)),
+                "affine after",
+                "tied",
+            ),
+            (
+                "einsum, as a layout",
+                lambda n, x: n.conv(torch.einsum("nhwc->nchw", x.permute(0, 2, 3, 1) * n.mean.flatten())),
+                "affine before",
+                "tied",
             ),
             (
                 "a sum of a stack",
@@ -438,6 +457,13 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str], list[str]]] = {
         lambda: Net(lambda n, x: (x - n.mean) * 0.3 + n.conv(x), conv=conv()),
         {"parallel branches"},
         ["tied"],
+    ),
+    "branches of a normalised image": (
+        lambda: Net(
+            lambda n, x: n.conv(y := n.norm(x)) + n.point(y), conv=conv(), point=conv(1, 0), norm=bn()
+        ),
+        {"parallel branches", "affine before"},
+        ["tap"],
     ),
     "a branch of two steps": (
         lambda: Net(

@@ -120,7 +120,37 @@ def some_branches(channels: int, draw: st.DrawFn) -> tuple[nn.Module, int]:
     branches += draw(st.booleans()) * [nn.BatchNorm2d(channels)]
     branches += draw(st.booleans()) * [nn.Sequential(nn.Conv2d(channels, channels, (1, 3), 1, (0, 1)))]
     branches += draw(st.booleans()) * [nn.AvgPool2d(3, 1, 1)]
+    steps = [some_affine(channels, draw)[0], nn.Conv2d(channels, channels, 1), some_picks(channels, draw)[0]]
+    branches += draw(st.booleans()) * [nn.Sequential(*draw(st.permutations([*steps, nn.AvgPool2d(3, 1, 1)])))]
     return Branches(branches, draw(st.booleans())), channels
+
+
+def some_picks(channels: int, draw: st.DrawFn) -> tuple[nn.Module, int]:
+    """Channels taken, changed and joined, some of them in ways that no convolution is."""
+    axis = draw(st.sampled_from([1, 2, 3]))
+    run = draw(
+        st.sampled_from(
+            [
+                lambda x, c: x.flip(1),
+                lambda x, c: x[:, [1, 0, *range(2, x.shape[1])]] * 2,
+                lambda x, c: torch.cat([part * (i + 1) - i for i, part in enumerate(x.split(1, 1))], 1),
+                lambda x, c: torch.stack([part / 3 for part in x.unbind(1)][::-1], 1),
+                lambda x, c: torch.cat([x[:, 1:], c - x[:, :1]], 1),
+                lambda x, c: x[:, :1].expand(-1, x.shape[1], -1, -1),
+                lambda x, c: x[:, :1].repeat(1, x.shape[1], 1, 1) + c,
+                lambda x, c: x.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2),
+                lambda x, c: x.roll(1, axis),
+                lambda x, c: torch.cat([x[..., 1:], x[..., :1]], 3),
+                lambda x, c: torch.cat([x[:, :2].flip(3), x[:, 2:]], 1),
+            ]
+        )
+    )
+    return Lambda(run, 1), channels
+
+
+def some_crop(channels: int, draw: st.DrawFn) -> tuple[nn.Module, int]:
+    first, last, axis = draw(st.integers(0, 1)), draw(st.integers(0, 2)), draw(st.sampled_from([2, 3]))
+    return Lambda(lambda x, c: x.narrow(axis, first, x.shape[axis] - first - last), 1), channels
 
 
 def plain(*modules: Callable[[int], nn.Module]) -> Layer:
@@ -136,6 +166,8 @@ LAYERS: list[Layer] = [
     some_trap,
     some_channels,
     some_branches,
+    some_picks,
+    some_crop,
     plain(nn.BatchNorm2d),
     plain(nn.BatchNorm2d),
     plain(lambda c: nn.ReLU(), lambda c: nn.ReLU6(), lambda c: nn.Hardtanh(-1, 0.5), lambda c: nn.Sigmoid()),

@@ -55,6 +55,8 @@ def spelled(module: GraphModule) -> None:
             graph.erase_node(node)
         elif node.target in (aten.sum.dim_IntList, aten.mean.dim):
             _unstack(node)
+        elif node.target is aten.einsum.default:
+            _einsum(node)
         elif node.target is operator.getitem and node.args[0].target is POOL and len(node.args[0].users) == 1:
             node.target, node.args = aten.max_pool2d.default, node.args[0].args
     graph.eliminate_dead_code()
@@ -108,6 +110,37 @@ def _unstack(node: Node) -> None:
             total = node.graph.call_function(aten.div.Tensor, (total, len(parts)))
             total.meta.update(node.meta)
     node.replace_all_uses_with(total)
+
+
+def _einsum(node: Node) -> None:
+    """Of one image a change of layout, and with a matrix over its channels a 1×1 convolution."""
+    equation, operands = cast(tuple[str, list[Node]], node.args[:2])
+    given, _, made = equation.replace(" ", "").partition("->")
+    named = sorted(zip(given.split(","), operands, strict=True), key=lambda one: -len(one[0]))
+    (letters, image), *others = named
+    value: Tensor = node.meta["val"]
+    if "." in equation or any(len({*one}) < len(one) for one in (made, letters)):
+        return
+    if not others and {*made} == {*letters}:
+        node.target, node.args = aten.permute.default, (image, [letters.index(one) for one in made])
+    if len(others) != 1 or not 2 < len(letters) < 6:
+        return
+    (((axes, matrix),), channel, filter) = others, letters[1], made[1:2]
+    if made != letters[0] + filter + letters[2:] or {*axes} != {channel, filter} or len(axes) != 2:
+        return
+    weight, known = matrix, matrix.meta["val"]
+    sizes = [value.shape[1], image.meta["val"].shape[1]]
+    # An axis of one may stand for several.
+    if filter in letters or depends(matrix) or not known.is_floating_point() or {*sizes} != {*known.shape}:
+        return
+    with node.graph.inserting_before(node):
+        for operator, arguments in (
+            *([] if axes[0] == filter else [(aten.permute.default, [1, 0])]),
+            (aten.reshape.default, [*sizes, *[1] * (len(letters) - 2)]),
+        ):
+            weight = node.graph.call_function(operator, (weight, arguments))
+            known = weight.meta["val"] = operator(known, arguments)
+    node.target, node.args = getattr(aten, f"conv{len(letters) - 2}d").default, (image, weight)
 
 
 def _is_layout(node: Node) -> bool:
