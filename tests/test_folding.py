@@ -226,6 +226,12 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str], list[str]]] = {
                 "tied",
             ),
             (
+                "einsum over one channel, as if it were more",
+                lambda n, x: torch.einsum("nchw,kc->nkhw", n.conv(x * 2)[:, :1], n.matrix),
+                "affine before",
+                "tied",
+            ),
+            (
                 "einsum, turned round",
                 lambda n, x: n.norm(torch.einsum("ij, bixy -> bjxy", n.matrix, x)),
                 "affine after",
@@ -458,10 +464,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str], list[str]]] = {
         {"parallel branches"},
         ["tied"],
     ),
-    "branches of a normalised image": (
-        lambda: Net(
-            lambda n, x: n.conv(y := n.norm(x)) + n.point(y), conv=conv(), point=conv(1, 0), norm=bn()
-        ),
+    "a normalised image beside its convolution": (
+        lambda: Net(lambda n, x: n.conv(y := n.norm(x)) + y, conv=conv(), norm=bn()),
         {"parallel branches", "affine before"},
         ["tap"],
     ),
