@@ -156,7 +156,7 @@ def _branch(network: Network, term: Term, sums: Sequence[Node]) -> Branch | None
     else:
         return None
     while (taken := _step(network, base, conv)) is not None:
-        if read_elsewhere(taken.gone, (*sums, *gone)):
+        if read_elsewhere(taken.gone, gone or sums):
             break
         conv, base, gone = taken.conv, taken.source, (*taken.gone, *gone)
     return Branch(end, factor, conv, base, gone)
