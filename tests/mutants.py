@@ -122,8 +122,8 @@ MUTANTS = [
     ("verifying/sizes.py", "APART * axis", "0 * axis"),
     ("verifying/verdict.py", "if a.dim() > 2 else size.max()", "if False else size.max()"),
     ("verifying/verdict.py", "largest = torch.maximum(largest, least)", "pass"),
-    ("nn/kept.py", "            and self.states == tuple(map(_state, tensors))\n", ""),
-    ("nn/kept.py", ", _Steps.taken", ", 0"),
+    ("ops/kept.py", "            and self.states == tuple(map(state_of, tensors))\n", ""),
+    ("ops/kept.py", ", _Steps.taken", ", 0"),
 ]
 
 

@@ -13,6 +13,8 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from ..affine import AffineConv
+from ..ops import ways
+from ..ops.choice import SMALL
 from .casts import is_free
 from .convolutions import POOLS
 from .graph import Network, hint_of
@@ -24,6 +26,8 @@ aten = torch.ops.aten
 
 # Multiplications in the time of a byte: dense, and where each filter has one channel.
 DENSE, DEPTHWISE = 6.0, 0.4
+# How much sooner an own convolution is done than torch's (benchmarks/bench_ops.py): by Winograd, 3×3.
+SOONER = {"winograd": 2.3}
 # Bytes in the time of calling an operator of torch's, some 5 µs.
 CALL = 64e3
 
@@ -35,18 +39,20 @@ class Target:
 
     ``elementwise`` is of an operator by itself, ``field`` of a bias field that a convolution adds: within the
     kernel in convbias's own. Inductor fuses the one and not the other. ``calls`` are of a fused operator, of
-    another one, and of one of convbias's in the place of torch's convolution.
+    another one, and of one of convbias's in the place of torch's convolution. ``own`` is whether every
+    convolution is a layer of convbias's, with the activation inside.
     """
 
     elementwise: float
     field: float
     calls: tuple[float, float, float]
+    own: bool = False
 
 
 TARGETS: Final = {
     "eager": Target(1, 0.85, (CALL, CALL, 5 * CALL)),
     "inductor": Target(0.5, 1, (0, CALL, 5 * CALL)),
-    "convbias": Target(1, 0, (CALL, CALL, 1.5 * CALL)),
+    "convbias": Target(1, 0, (CALL, CALL, 1.5 * CALL), own=True),
 }
 FREE: Final[frozenset[Any]] = frozenset(
     (
@@ -105,7 +111,8 @@ def cost_of_convolution(network: Network, node: Node, conv: AffineConv, input: N
     given = batch * conv.in_channels * math.prod(space)
     macs = made[0] * conv.weight.numel() * math.prod(space if conv.geometry.transposed else made[2:])
     moved = _size(node) * (given + math.prod(made) + conv.weight.numel())
-    price = moved + macs / (DEPTHWISE if conv.groups == conv.in_channels > 1 else DENSE)
+    rate = DEPTHWISE if conv.groups == conv.in_channels > 1 else DENSE
+    price = moved + macs / (rate * SOONER.get(_own_way(conv, (batch, conv.in_channels, *space), target), 1))
     tying, _ = bias_of(conv, network.space(input), node.meta["val"].dtype)
     plain = repr(tying) in ("none", "tied")
     if not plain:
@@ -113,6 +120,14 @@ def cost_of_convolution(network: Network, node: Node, conv: AffineConv, input: N
         moved, price = moved + field, price + target.field * field
     total = Cost(1, macs, moved, price + target.calls[1 if plain else 2])
     return total + _cost_of_padding(conv, _size(node) * given, target)
+
+
+def _own_way(conv: AffineConv, input: tuple[int, ...], target: Target) -> str:
+    """Which of convbias's own convolutions runs ``conv`` on ``target``, or ""."""
+    if not target.own or conv.geometry.dims != 2 or conv.geometry.transposed or math.prod(input) < SMALL:
+        return ""
+    plan = ways.plan_for(input, conv.out_channels, conv.geometry, conv.groups, True)
+    return plan.way if plan else ""
 
 
 def _cost_of_padding(conv: AffineConv, image: int, target: Target) -> Cost:

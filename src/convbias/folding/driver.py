@@ -42,6 +42,9 @@ LAWS: Final[dict[str, Law]] = {
     )
 }
 
+# What an estimate must promise where multiplications change.
+SURE: Final = 0.95
+
 
 def rewrite(
     network: Network,
@@ -112,7 +115,9 @@ def _decided(network: Network, site: Site, name: str, target: Target, forced: bo
         if not all(part.isfinite().all() for part in parts_of(conv)):
             return Refused(site.law, network.label(node), "its constants are not all finite")
     before, after = cost(network, site.nodes, target), _afterwards(network, site, target)
-    if not forced and not after.price < before.price:
+    # Work that is of another kind is estimated less well than work that is left out.
+    most = before.price if after.macs == before.macs else SURE * before.price
+    if not forced and not after.price < most:
         return Refused(
             site.law,
             name,

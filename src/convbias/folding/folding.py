@@ -99,7 +99,7 @@ def fold(
         report = Report(target, tuple(folds), tuple(refused), before, after)
         if not folds:
             return Folded(original, report)
-        result = written(network)
+        result = written(network, TARGETS[target].own)
         return Folded(result, report, _verified(reference[0], result, given, dynamic_shapes))
 
     try:

@@ -18,6 +18,7 @@ from ..affine import AffineConv
 from ..errors import ShapeError
 from ..geometry import Site
 from ..nn import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from ..nn.convnd import ConvNd
 from ..tying import Tying, Untied, parse
 from .casts import implicit
 from .convolutions import KINDS
@@ -44,6 +45,16 @@ IN_PLACE: dict[Any, Any] = {
     aten.add.Tensor: aten.add_.Tensor,
 }
 FRESH: frozenset[Any] = frozenset((*KINDS, aten.linear.default, aten.add.Tensor, aten.add_.Tensor))
+# What a layer of convbias's does after its convolution: by operator, and what else it is given.
+INSIDE: dict[Any, dict[tuple[Any, ...], str]] = {
+    aten.relu.default: {(): "relu"},
+    aten.gelu.default: {(): "gelu", ("none",): "gelu", ("tanh",): "gelu_tanh"},
+    aten.silu.default: {(): "silu"},
+    aten.leaky_relu.default: {(): "leaky_relu", (0.01,): "leaky_relu"},
+    aten.hardswish.default: {(): "hardswish"},
+    aten.sigmoid.default: {(): "sigmoid"},
+    aten.tanh.default: {(): "tanh"},
+}
 TIED = parse("tied")
 # Tyings that suit images of any size.
 UNBOUND = ("none", "tied", "tap", "c + tap")
@@ -65,11 +76,15 @@ def bias_of(
     return (TIED, (level,)) if bool((rest <= rounding).all()) else (tying, parameters)
 
 
-def written(network: Network) -> GraphModule:
-    """The network's module, with a layer for each convolution that was changed, and nothing unused."""
+def written(network: Network, own: bool = False) -> GraphModule:
+    """The network's module, with a layer for each convolution that was changed, and nothing unused.
+
+    ``own``: every convolution becomes a layer of convbias's, with the activation after it inside.
+    """
     module, graph = network.module, network.module.graph
     implicit(network.casts)
-    layers = {node: _layer(network, node) for node in network.nodes if node in network.changed}
+    taken = {node for node in network.nodes if own and _can_be_own(network, node)}
+    layers = {node: _layer(network, node, own) for node in network.nodes if node in taken | network.changed}
     for node in (*layers, *(node for node in network.padded if node not in layers)):
         rest = () if node in layers else node.args[1:]
         node.args = (_padded(network, node), *rest)
@@ -84,6 +99,8 @@ def written(network: Network) -> GraphModule:
         called.meta = dict(node.meta)
         node.replace_all_uses_with(called)
         graph.erase_node(node)
+        if own:
+            _take_inside(called, layer)
     graph.eliminate_dead_code()
     of_any_layout(module)
     _in_place(module)
@@ -92,6 +109,25 @@ def written(network: Network) -> GraphModule:
     _drop_unread(module)
     module.recompile()
     return _ordinary(network)
+
+
+def _can_be_own(network: Network, node: Node) -> bool:
+    """Whether a convolution that nothing changed can be a layer by itself."""
+    uneven = node in network.convolutions and is_uneven(network.convolutions[node])
+    return node.target in KINDS and node in network.convolutions and not uneven and not network.shares(node)
+
+
+def _take_inside(called: Node, layer: Module) -> None:
+    """The activation that alone reads the layer's result becomes the layer's."""
+    if len(called.users) != 1:
+        return
+    (user,) = called.users
+    more = (*user.args[1:], *user.kwargs.values())
+    activation = INSIDE.get(user.target, {}).get(more)
+    if isinstance(layer, ConvNd) and activation is not None:
+        layer.activation = activation
+        user.replace_all_uses_with(called)
+        called.graph.erase_node(user)
 
 
 @final
@@ -221,7 +257,7 @@ def _padded(network: Network, node: Node) -> Node:
         return network.module.graph.call_function(aten.pad.default, (source, around, mode))
 
 
-def _layer(network: Network, node: Node) -> Module:
+def _layer(network: Network, node: Node, own: bool) -> Module:
     conv, dtype = network.convolutions[node], node.meta["val"].dtype
     geometry, size = conv.geometry, network.space(input_of(node))
     tying, parameters = bias_of(conv, size, dtype)
@@ -230,7 +266,7 @@ def _layer(network: Network, node: Node) -> Module:
         pads = (0,) * geometry.dims
         if repr(tying) not in ("none", "tied") and size is not None:
             tying, parameters = Untied(), (conv.bias.at(conv.site(size)),)
-    plain = repr(tying) in ("none", "tied")
+    plain = repr(tying) in ("none", "tied") and not own
     words: dict[str, Any] = {"dilation": geometry.dilation, "groups": conv.groups}
     words["bias"] = repr(tying) == "tied" if plain else tying
     if geometry.transposed:

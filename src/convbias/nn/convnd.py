@@ -15,15 +15,14 @@ from torch.nn import Parameter, init
 from ..errors import ShapeError
 from ..functional import call, check_input
 from ..geometry import Geometry, Site, per_axis
-from ..ops import route, ways
+from ..ops import compiled, packing, route
 from ..ops.activations import check_activation
 from ..ops.call import BY_LABEL, Call, field_of
 from ..ops.choice import SMALL, chosen, winograd
-from ..ops.convolve import pack, worth_packing
+from ..ops.kept import Kept, keep
 from ..ops.route import may_write
 from ..tying import NoBias, Tying
 from .biased import Biased
-from .kept import Kept, keep
 
 Ints = int | Sequence[int]
 
@@ -167,13 +166,8 @@ class ConvNd(Biased):
             site = Site.of(self.out_channels, geometry, input.shape[-self.dims :])
             bias, spelling = [field_of(bias, spelling, site)], "untied"
         call = Call(input, weight, bias, spelling, geometry, self.groups, self.activation or "")
-        packed = None
-        if ways.worth_packing(call):
-            packed = ways.prepare(call)
-        elif worth_packing(input, weight, geometry):
-            packed = pack(input, weight, geometry, self.groups)
         # The input is another one at the next call.
-        return call._replace(input=weight, packed=packed)
+        return call._replace(input=weight, packed=packing.ready(call, packing.packed(call)))
 
     def repack(self) -> None:
         """Forget what was computed from the parameters.
@@ -183,6 +177,7 @@ class ConvNd(Biased):
         torch does not count: a write to ``.data``.
         """
         self._prepared = None
+        compiled.forget(self.weight)
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies and files do without what can be computed again.

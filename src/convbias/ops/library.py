@@ -1,7 +1,8 @@
 """The registration of ``torch.ops.convbias.*``.
 
 The op is a composite one: torch differentiates, batches and traces through its body, which is the only
-registration under which gradients, forward mode, functorch, export and autocast all work.
+registration under which gradients, forward mode, functorch, export and autocast all work. Where nobody but
+torch.compile looks into it, there is one node inside.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..geometry import Geometry
+from . import compiled
 from .call import Call
 from .route import run
 
@@ -48,9 +50,11 @@ def convolution(
         transposed=transposed,
         output_padding=tuple(output_padding),
     )
-    return run(Call(input, weight, bias, tying, geometry, groups, activation))
+    call = Call(input, weight, bias, tying, geometry, groups, activation)
+    return run(call) if compiled.refusal(call) else compiled.node(call)
 
 
 _LIBRARY.impl("convolution", convolution, "CompositeImplicitAutograd")
 # Composite ops of torch.library have no batching rule; without this, vmap raises where no gradient is taken.
 _LIBRARY.impl("convolution", convolution, "FuncTorchBatchedDecomposition")
+compiled.register(_LIBRARY)

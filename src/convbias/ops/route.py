@@ -203,10 +203,10 @@ def _bypass(tensors: Sequence[Tensor]) -> str | None:
     device = "cpu" if tensors[0].is_cpu else tensors[0].device.type
     if (device == "cpu" or torch.amp.is_autocast_available(device)) and torch.is_autocast_enabled(device):
         return "autocast is on"
-    return _transform()
+    return transform()
 
 
-def _transform() -> str | None:
+def transform() -> str | None:
     """The active transform that a kernel must not bypass. torch has no public question for the first two."""
     try:
         if torch._C._are_functorch_transforms_active():  # pyright: ignore[reportPrivateUsage]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, final
 
 import torch
@@ -18,8 +19,11 @@ from .ways import Plan
 
 def refusal(call: Call) -> str | None:
     """Why no own convolution runs ``call`` where a gradient is recorded, or None."""
-    if not recorded(call.tensors):
-        return "no gradient is recorded"
+    return unfit(call) if recorded(call.tensors) else "no gradient is recorded"
+
+
+def unfit(call: Call) -> str | None:
+    """Why no own convolution is faster for a training step of ``call``, or None."""
     if call.geometry.padding_mode != "zeros" or any(first != last for first, last in call.geometry.pads):
         return "the padding is not by as many zeros on both sides"
     reason = ways.unfit(call)
@@ -70,20 +74,28 @@ class _Convolution(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         plan, geometry, groups, indices, activation = ctx.where
         input, weight, y, *values = ctx.saved_tensors
+        call = Call(input, weight, (), "none", geometry, groups, activation)
         summands = [Summand(v, i) for v, i in zip(values, indices, strict=True)]
         needed = ctx.needs_input_grad
         gz, grads = hand_back(y, gy, own.ORDER, summands, activation, native, needed[7:])
-        found: list[Tensor | None] = [None, None]
-        # A gradient that is to be differentiated too is made of torch's operators, which can be.
-        if not torch.is_grad_enabled():
-            found[0] = _of_input(plan, input, weight, gz) if needed[0] else None
-            found[1] = _of_weight(plan, input, gz) if needed[1] else None
-        wanted = [need and gradient is None for need, gradient in zip(needed, found, strict=False)]
-        if any(wanted):
-            where = (geometry.stride, geometry.padded(input)[1], geometry.dilation, False, (0, 0), groups)
-            theirs = torch.ops.aten.convolution_backward(gz, input, weight, None, *where, [*wanted, False])
-            found = [mine if mine is not None else their for mine, their in zip(found, theirs, strict=False)]
+        found = gradients(plan, call, gz, needed[:2])
         return *found, None, None, None, None, None, *grads
+
+
+def gradients(plan: Plan | None, call: Call, gz: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
+    """Those of input and weight that are wanted, from that of their convolution; own kernels by ``plan``."""
+    found: list[Tensor | None] = [None, None]
+    # A gradient that is to be differentiated too is made of torch's operators, which can be.
+    if plan is not None and not torch.is_grad_enabled():
+        found[0] = _of_input(plan, call.input, call.weight, gz) if wanted[0] else None
+        found[1] = _of_weight(plan, call.input, gz) if wanted[1] else None
+    left = [want and gradient is None for want, gradient in zip(wanted, found, strict=True)]
+    if not any(left):
+        return found
+    geometry, (input, padding) = call.geometry, call.geometry.padded(call.input)
+    where = (geometry.stride, padding, geometry.dilation, False, (0,) * geometry.dims, call.groups)
+    theirs = torch.ops.aten.convolution_backward(gz, input, call.weight, None, *where, [*left, False])
+    return [mine if mine is not None else their for mine, their in zip(found, theirs, strict=False)]
 
 
 def _of_input(plan: Plan, input: Tensor, weight: Tensor, gz: Tensor) -> Tensor | None:

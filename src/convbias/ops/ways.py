@@ -108,17 +108,22 @@ def worth_packing(call: Call) -> bool:
     return _foreign(call) is None and plan_of(call) is not None
 
 
-def prepare(call: Call) -> Packed:
-    """All that can be made ready of ``call`` for inputs like its own; it must be worth it."""
+def pack(call: Call) -> Packed:
+    """The weight of ``call``, which must be worth it."""
     plan = planned(call)
-    weight = own.pack(plan.way, plan.shape, call.weight.detach())
+    return Packed(plan.way, own.pack(plan.way, plan.shape, call.weight.detach()))
+
+
+def ready(call: Call, packed: Packed) -> Packed:
+    """``packed`` by :func:`pack`, and all else of ``call`` that can be made ready for inputs like its own."""
+    plan = planned(call)
     field = (call.bared.summands(), call.activation)
-    return Packed(plan.way, weight, own.Convolution(plan.way, plan.shape, weight, plan.out, *field))
+    return packed._replace(run=own.Convolution(plan.way, plan.shape, packed.weight, plan.out, *field))
 
 
 def _made_ready(call: Call) -> tuple[own.Convolution, Tensor]:
     """The convolution, and the input with what is not padded by zeros."""
-    run = (call.packed or prepare(call)).run
+    run = (call.packed or ready(call, pack(call))).run
     if run is None:
         raise AssertionError("what is packed for an own convolution runs")
     return run, call.geometry.padded(call.input)[0] if call.geometry.padding_mode != "zeros" else call.input

@@ -1,4 +1,4 @@
-"""What a layer computed from its parameters, for as long as they stay what they are."""
+"""What was computed from parameters, for as long as they stay what they are."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Kept(Generic[T]):
 
     @classmethod
     def of(cls, value: T, tensors: Sequence[Tensor], key: tuple[object, ...]) -> Kept[T]:
-        return cls(value, tuple(tensors), tuple(map(_state, tensors)), key)
+        return cls(value, tuple(tensors), tuple(map(state_of, tensors)), key)
 
     def holds(self, tensors: Sequence[Tensor], key: tuple[object, ...]) -> bool:
         """Whether the value is that of ``tensors``, as they are now, for images such as ``key`` tells."""
         return (
             self.key == key
             and list(map(id, self.tensors)) == list(map(id, tensors))
-            and self.states == tuple(map(_state, tensors))
+            and self.states == tuple(map(state_of, tensors))
         )
 
 
@@ -49,7 +49,7 @@ def keep(
     return Kept.of(compute(), tensors, key)
 
 
-def _state(tensor: Tensor) -> tuple[int, int, int]:
+def state_of(tensor: Tensor) -> tuple[int, int, int]:
     """What changes when torch knows that the numbers did."""
     return tensor.data_ptr(), tensor._version, _Steps.taken
 

@@ -1,0 +1,226 @@
+"""The whole of a call as one node of the graph that torch.compile makes: Inductor calls what eager mode runs.
+
+Each step by itself, an Inductor of the CPU adds a field as fast as it can, but it sums a bias gradient number
+by number, and convolves as torch does. torch.export sees the steps: what it makes goes to other runtimes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
+from torch.fx.experimental.symbolic_shapes import guard_or_true
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from ..geometry import Geometry
+from ..tying.base import Summand
+from . import aten, native, packing, route, training, ways
+from .activations import ACTIVATIONS
+from .call import Call, Packed, recorded
+from .choice import SMALL, chosen, winograd
+from .epilogue import KEEPING, hand_back
+from .kept import Kept, state_of
+from .layout import is_channels_last
+
+SCHEMAS = (
+    "whole(Tensor input, Tensor weight, Tensor? field, SymInt[] stride, SymInt[] padding, "
+    "SymInt[] dilation, int groups, str activation, bool keep) -> Tensor",
+    "whole_backward(Tensor gy, Tensor? y, Tensor input, Tensor weight, Tensor? field, SymInt[] stride, "
+    "SymInt[] padding, SymInt[] dilation, int groups, str activation, bool[] wanted) -> Tensor[]",
+)
+
+_TRACED = frozenset((Tensor, torch.nn.Parameter, FakeTensor, FunctionalTensor))
+
+# What was made of a weight stays for as long as the weight does.
+_kept: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def refusal(call: Call) -> str | None:
+    """Why a call is not one node of a compiled graph, or None."""
+    input = call.input
+    if not torch.compiler.is_compiling() or torch.compiler.is_exporting():
+        return "torch.compile is not tracing"
+    if not _TRACED.issuperset(map(type, call.tensors)) or route.transform() is not None:
+        return "others follow each of its steps"
+    if input.device.type != "cpu" or torch.is_autocast_enabled("cpu") or call.geometry.transposed:
+        return "there is no own kernel for it"
+    if input.dtype not in native.TYPES or any(t.dtype != input.dtype for t in call.tensors):
+        return "there is no own kernel for its types"
+    if input.dim() != call.weight.dim() or guard_or_true(input.numel() < SMALL):
+        return "the image is small"
+    return native.absence()
+
+
+def node(call: Call) -> Tensor:
+    """``call``, which must not have been refused."""
+    input, padding = call.geometry.padded(call.input)
+    recording = recorded(call.tensors)
+    # What the gradient of these needs is between the field and the activation.
+    apart = recording and call.activation in KEEPING
+    where = (call.geometry.stride, padding, call.geometry.dilation, call.groups)
+    activation = "" if apart else call.activation
+    whole = torch.ops.convbias.whole.default
+    y = whole(input, call.weight, call.bared.field(), *where, activation, not recording)
+    return ACTIVATIONS[call.activation](y) if apart else y
+
+
+def forget(weight: Tensor) -> None:
+    """Forget what was made of ``weight``."""
+    _kept.pop(weight, None)
+
+
+def whole(
+    input: Tensor,
+    weight: Tensor,
+    field: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    activation: str,
+    keep: bool,
+) -> Tensor:
+    """The node's kernel. What is made of the weight is kept for the next call where ``keep`` is true."""
+    call = _call(input, weight, field, (stride, padding, dilation), groups, activation)
+    with torch.no_grad():
+        y = route.run(call._replace(packed=_packed(call)) if keep else call)
+    return y.contiguous(memory_format=_form(input, weight))
+
+
+def whole_backward(
+    gy: Tensor,
+    y: Tensor | None,
+    input: Tensor,
+    weight: Tensor,
+    field: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    activation: str,
+    wanted: Sequence[bool],
+) -> list[Tensor]:
+    """The gradients of ``input``, ``weight`` and ``field`` that are wanted; ``y`` is :func:`whole`'s."""
+    call = _call(input, weight, field, (stride, padding, dilation), groups, activation)
+    dims = call.geometry.dims
+    last = _form(input, weight) is not torch.contiguous_format
+    order = (*range(1, dims + 1), 0) if last else tuple(range(dims + 1))
+    summands = [] if field is None else [Summand(field)]
+    kernels = aten if native.absence() else native
+    with torch.no_grad():
+        plan = ways.planned(call) if training.unfit(call) is None else None
+        gz, of_field = hand_back(y, gy, order, summands, activation, kernels, wanted[2:] if summands else [])
+        found = [*training.gradients(plan, call, gz, wanted[:2]), *of_field]
+    like = (input, weight, field)
+    return [_laid_like(g, x) for g, x in zip(found, like, strict=False) if g is not None and x is not None]
+
+
+def _laid_like(gradient: Tensor, x: Tensor) -> Tensor:
+    return gradient if gradient.stride() == x.stride() else torch.empty_like(x).copy_(gradient)
+
+
+def _call(
+    input: Tensor,
+    weight: Tensor,
+    field: Tensor | None,
+    where: Sequence[Sequence[int]],
+    groups: int,
+    activation: str,
+) -> Call:
+    geometry = _geometry(tuple(weight.shape[2:]), *map(tuple, where))
+    bias, tying = ([], "none") if field is None else ([field], "untied")
+    return Call(input, weight, bias, tying, geometry, groups, activation)
+
+
+@functools.lru_cache(maxsize=1024)
+def _geometry(
+    kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...]
+) -> Geometry:
+    return Geometry(
+        kernel_size=kernel,
+        stride=stride,
+        pads=tuple(zip(padding, padding, strict=True)),
+        dilation=dilation,
+        padding_mode="zeros",
+        transposed=False,
+        output_padding=(0,) * len(kernel),
+    )
+
+
+def _packed(call: Call) -> Packed | None:
+    """The weight as the kernel wants it, from the last call where nothing has changed since."""
+    weight = call.weight
+    if weight.is_inference():
+        return None
+    key = (state_of(weight), call.input.shape, call.geometry, call.groups, chosen(), winograd())
+    kept: Kept[Packed | None] | None = _kept.get(weight)
+    if kept is None or kept.key != key:
+        kept = Kept.of(packing.packed(call), (), key)
+        _kept[weight] = kept
+    return packing.ready(call, kept.value)
+
+
+def _form(input: Tensor, weight: Tensor) -> torch.memory_format:
+    """The layout that torch's convolution of these has."""
+    if is_channels_last(input) or is_channels_last(weight):
+        return torch.channels_last if input.dim() == 4 else torch.channels_last_3d
+    return torch.contiguous_format
+
+
+def _fake(
+    input: Tensor,
+    weight: Tensor,
+    field: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    activation: str,
+    keep: bool,
+) -> Tensor:
+    geometry = Geometry(
+        kernel_size=tuple(weight.shape[2:]),
+        stride=tuple(stride),
+        pads=tuple(zip(padding, padding, strict=True)),
+        dilation=tuple(dilation),
+        padding_mode="zeros",
+        transposed=False,
+        output_padding=(0,) * len(stride),
+    )
+    size = (input.shape[0], weight.shape[0], *geometry.output_size(input.shape[2:]))
+    form = _form(input, weight)
+    return torch.empty(size, dtype=input.dtype, device=input.device, memory_format=form)
+
+
+def _fake_backward(
+    gy: Tensor, y: Tensor | None, input: Tensor, weight: Tensor, field: Tensor | None, *rest: Any
+) -> list[Tensor]:
+    wanted = zip((input, weight, field), rest[-1], strict=True)
+    return [torch.empty_like(x) for x, want in wanted if want and x is not None]
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    input, weight, field, *where, activation, _ = inputs
+    ctx.where = (*where, activation)
+    ctx.save_for_backward(output if activation else None, input, weight, field)
+
+
+def _backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:
+    wanted = list(ctx.needs_input_grad[:3])
+    found = iter(torch.ops.convbias.whole_backward.default(gy, *ctx.saved_tensors, *ctx.where, wanted))
+    return (*(next(found) if want else None for want in wanted), *(None,) * 6)
+
+
+def register(library: torch.library.Library) -> None:
+    """Define the node and its gradient in ``library``."""
+    for schema, kernel, fake in zip(SCHEMAS, (whole, whole_backward), (_fake, _fake_backward), strict=True):
+        name = schema.partition("(")[0]
+        library.define(schema, tags=(torch.Tag.needs_exact_strides,))
+        library.impl(name, kernel, "CPU")
+        torch.library.register_fake(f"convbias::{name}", fake, lib=library)
+    torch.library.register_autograd("convbias::whole", _backward, setup_context=_setup, lib=library)

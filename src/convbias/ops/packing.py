@@ -1,0 +1,20 @@
+"""A weight in the order that its kernel wants, for those who keep it: layers, and compiled graphs."""
+
+from __future__ import annotations
+
+from . import convolve, own, ways
+from .call import Call, Packed
+
+
+def packed(call: Call) -> Packed | None:
+    """The weight of ``call`` as the fastest kernel for inputs like its own wants it; None: as it is."""
+    if ways.worth_packing(call):
+        return ways.pack(call)
+    if convolve.worth_packing(call.input, call.weight, call.geometry):
+        return convolve.pack(call.input, call.weight, call.geometry, call.groups)
+    return None
+
+
+def ready(call: Call, packed: Packed | None) -> Packed | None:
+    """What :func:`packed` gave, with all else of ``call`` that can be made ready before there is an input."""
+    return ways.ready(call, packed) if packed is not None and packed.way in own.WAYS else packed
