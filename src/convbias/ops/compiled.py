@@ -18,7 +18,6 @@ from torch.fx.experimental.symbolic_shapes import guard_or_true
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..geometry import Geometry
-from ..tying.base import Summand
 from . import aten, native, packing, route, training, ways
 from .activations import ACTIVATIONS
 from .call import Call, Packed, recorded
@@ -27,12 +26,9 @@ from .epilogue import KEEPING, hand_back
 from .kept import Kept, state_of
 from .layout import is_channels_last
 
-SCHEMAS = (
-    "whole(Tensor input, Tensor weight, Tensor? field, SymInt[] stride, SymInt[] padding, "
-    "SymInt[] dilation, int groups, str activation, bool keep) -> Tensor",
-    "whole_backward(Tensor gy, Tensor? y, Tensor input, Tensor weight, Tensor? field, SymInt[] stride, "
-    "SymInt[] padding, SymInt[] dilation, int groups, str activation, bool[] wanted) -> Tensor[]",
-)
+_WHERE = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, int groups, str activation"
+_GIVEN = f"(Tensor input, Tensor weight, Tensor? field, {_WHERE}) -> Tensor"
+_GRADIENTS = f"(Tensor gy, Tensor? y, Tensor input, Tensor weight, Tensor? field, {_WHERE}, bool[] wanted)"
 
 _TRACED = frozenset((Tensor, torch.nn.Parameter, FakeTensor, FunctionalTensor))
 
@@ -64,8 +60,10 @@ def node(call: Call) -> Tensor:
     apart = recording and call.activation in KEEPING
     where = (call.geometry.stride, padding, call.geometry.dilation, call.groups)
     activation = "" if apart else call.activation
-    whole = torch.ops.convbias.whole.default
-    y = whole(input, call.weight, call.bared.field(), *where, activation, not recording)
+    field = call.field() if call.tied is None else call.tied
+    # An op that has a derivative takes longer to be called.
+    op = (torch.ops.convbias.whole_recorded if recording else torch.ops.convbias.whole).default
+    y = op(input, call.weight, field, *where, activation)
     return ACTIVATIONS[call.activation](y) if apart else y
 
 
@@ -83,13 +81,21 @@ def whole(
     dilation: Sequence[int],
     groups: int,
     activation: str,
-    keep: bool,
+    keep: bool = True,
 ) -> Tensor:
-    """The node's kernel. What is made of the weight is kept for the next call where ``keep`` is true."""
+    """The node's kernel, for a ``field`` that is tied, (C,), or has an output's axes, each full or 1.
+
+    What is made of the weight is kept for the next call where ``keep`` is true.
+    """
     call = _call(input, weight, field, (stride, padding, dilation), groups, activation)
     with torch.no_grad():
         y = route.run(call._replace(packed=_packed(call)) if keep else call)
     return y.contiguous(memory_format=_form(input, weight))
+
+
+def whole_recorded(*arguments: Any) -> Tensor:
+    """The same where a gradient is recorded: the weight is another one at the next call."""
+    return whole(*arguments, keep=False)
 
 
 def whole_backward(
@@ -110,12 +116,14 @@ def whole_backward(
     dims = call.geometry.dims
     last = _form(input, weight) is not torch.contiguous_format
     order = (*range(1, dims + 1), 0) if last else tuple(range(dims + 1))
-    summands = [] if field is None else [Summand(field)]
+    summands = call.bared.summands()
     kernels = aten if native.absence() else native
     with torch.no_grad():
         plan = ways.planned(call) if training.unfit(call) is None else None
         gz, of_field = hand_back(y, gy, order, summands, activation, kernels, wanted[2:] if summands else [])
         found = [*training.gradients(plan, call, gz, wanted[:2]), *of_field]
+        if field is not None and found[2] is not None:
+            found[2] = found[2].reshape(field.shape)
     like = (input, weight, field)
     return [_laid_like(g, x) for g, x in zip(found, like, strict=False) if g is not None and x is not None]
 
@@ -133,8 +141,8 @@ def _call(
     activation: str,
 ) -> Call:
     geometry = _geometry(tuple(weight.shape[2:]), *map(tuple, where))
-    bias, tying = ([], "none") if field is None else ([field], "untied")
-    return Call(input, weight, bias, tying, geometry, groups, activation)
+    tying = "none" if field is None else "tied" if field.dim() == 1 else "untied"
+    return Call(input, weight, [] if field is None else [field], tying, geometry, groups, activation)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -158,11 +166,14 @@ def _packed(call: Call) -> Packed | None:
     if weight.is_inference():
         return None
     key = (state_of(weight), call.input.shape, call.geometry, call.groups, chosen(), winograd())
+    # An own convolution reads the field where it lies, and keeps the memory from being given to another.
+    field = (call.activation, *((field.data_ptr(), field.shape, field.stride()) for field in call.bias))
     kept: Kept[Packed | None] | None = _kept.get(weight)
-    if kept is None or kept.key != key:
-        kept = Kept.of(packing.packed(call), (), key)
-        _kept[weight] = kept
-    return packing.ready(call, kept.value)
+    if kept is not None and kept.key == (key, field):
+        return kept.value
+    packed = kept.value if kept is not None and kept.key[0] == key else packing.packed(call)
+    kept = _kept[weight] = Kept.of(packing.ready(call, packed), (), (key, field))
+    return kept.value
 
 
 def _form(input: Tensor, weight: Tensor) -> torch.memory_format:
@@ -181,7 +192,6 @@ def _fake(
     dilation: Sequence[int],
     groups: int,
     activation: str,
-    keep: bool,
 ) -> Tensor:
     geometry = Geometry(
         kernel_size=tuple(weight.shape[2:]),
@@ -205,7 +215,7 @@ def _fake_backward(
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    input, weight, field, *where, activation, _ = inputs
+    input, weight, field, *where, activation = inputs
     ctx.where = (*where, activation)
     ctx.save_for_backward(output if activation else None, input, weight, field)
 
@@ -213,14 +223,18 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:
     wanted = list(ctx.needs_input_grad[:3])
     found = iter(torch.ops.convbias.whole_backward.default(gy, *ctx.saved_tensors, *ctx.where, wanted))
-    return (*(next(found) if want else None for want in wanted), *(None,) * 6)
+    return (*(next(found) if want else None for want in wanted), *(None,) * 5)
 
 
 def register(library: torch.library.Library) -> None:
-    """Define the node and its gradient in ``library``."""
-    for schema, kernel, fake in zip(SCHEMAS, (whole, whole_backward), (_fake, _fake_backward), strict=True):
+    """Define the nodes in ``library``."""
+    for schema, kernel, fake in (
+        (f"whole{_GIVEN}", whole, _fake),
+        (f"whole_recorded{_GIVEN}", whole_recorded, _fake),
+        (f"whole_backward{_GRADIENTS} -> Tensor[]", whole_backward, _fake_backward),
+    ):
         name = schema.partition("(")[0]
         library.define(schema, tags=(torch.Tag.needs_exact_strides,))
         library.impl(name, kernel, "CPU")
         torch.library.register_fake(f"convbias::{name}", fake, lib=library)
-    torch.library.register_autograd("convbias::whole", _backward, setup_context=_setup, lib=library)
+    torch.library.register_autograd("convbias::whole_recorded", _backward, setup_context=_setup, lib=library)
