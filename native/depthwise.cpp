@@ -157,7 +157,7 @@ Insides insides_of(const Convolution& c) {
 bool convolve(const Convolution& c, const float* x, const float* packed, float* y, const Field& field, int activation,
               int threads) {
     const bool aligned = c.channels % LANES == 0 && is_aligned(y);
-    const Finishing finish(field, activation, c.samples, true, aligned);
+    const Finishing finish(field, activation, c.samples, c.out[1] * c.channels, aligned);
     const Inside inside(c);
     const Insides insides = insides_of(c);
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)

@@ -81,9 +81,9 @@ bool convolve(const Convolution& c, const float* x, const float* packed, float* 
               int threads) {
     const Grouped g(c);
     const bool aligned = g.filters % LANES == 0 && c.out[1] * c.filters % LANES == 0 && is_aligned(y);
-    const Finishing finish(field, activation, c.samples, true, aligned);
     // Parts of a row: whole blocks, as many as stay in the first cache.
     const int64_t block = ROWS * g.filters, part = (block < PART ? PART / block : 1) * ROWS * g.pixels;
+    const Finishing finish(field, activation, c.samples, part * c.filters, aligned);
     const int64_t across = (c.out[1] + part - 1) / part;
     const int64_t room = c.kernel[0] * ((part / g.pixels) * g.step + g.depth);
     float* patches = reserve(room * threads);

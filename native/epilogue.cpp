@@ -89,11 +89,14 @@ void gather_line(const float* sums, const Line& line, int64_t offset, double* to
 // The sums over places [begin, end) for the field's one term, added to `totals`, one for each of its values.
 void gather(const float* sums, const Field& field, int64_t begin, int64_t end, double* totals) {
     const int64_t inner = field.sizes[field.axes - 1];
-    for (int64_t at = begin; at < end;) {
-        const int64_t run = least(inner - at % inner, end - at);
-        const Line line = line_of(field, field.term[0], at, run);
+    Place place(field, begin / inner);
+    int64_t first = begin % inner;
+    for (int64_t at = begin; at < end; place.next(field)) {
+        const int64_t run = least(inner - first, end - at);
+        const Line line = line_of(field, field.term[0], place, first, run);
         gather_line(sums + at, line, line.values - field.term[0].values, totals);
         at += run;
+        first = 0;
     }
 }
 

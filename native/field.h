@@ -48,40 +48,57 @@ inline Field collapsed(Field field) {
     return field;
 }
 
-// Part of a line along the innermost axis: what one term has from `first` on, as `count` numbers.
+// Where lines along the innermost axis lie: at these places of the outer axes.
+struct Place {
+    int64_t at[MOST_AXES];
+
+    Place(const Field& field, int64_t line) {
+        for (int64_t a = field.axes - 2; a >= 0; a--) {
+            at[a] = line % field.sizes[a];
+            line /= field.sizes[a];
+        }
+    }
+
+    void next(const Field& field) {
+        for (int64_t a = field.axes - 2; a >= 0; a--) {
+            if (++at[a] < field.sizes[a]) return;
+            at[a] = 0;
+        }
+    }
+};
+
+// Part of a line: what one term has from `first` on, as `count` numbers.
 struct Line {
     float* values;
     int64_t stride, first, count;
     const int32_t* index;
 };
 
-inline Line line_of(const Field& field, const Term& term, int64_t begin, int64_t count) {
+inline Line line_of(const Field& field, const Term& term, const Place& place, int64_t first, int64_t count) {
     const int64_t inner = field.axes - 1;
-    int64_t rest = begin / field.sizes[inner], offset = 0;
-    for (int64_t a = inner - 1; a >= 0; a--) {
-        const int64_t i = rest % field.sizes[a];
-        rest /= field.sizes[a];
-        offset += term.strides[a] * (term.index[a] ? term.index[a][i] : i);
-    }
-    return {term.values + offset, term.strides[inner], begin % field.sizes[inner], count, term.index[inner]};
+    int64_t offset = 0;
+    for (int64_t a = 0; a < inner; a++) offset += term.strides[a] * (term.index[a] ? term.index[a][place.at[a]] : place.at[a]);
+    return {term.values + offset, term.strides[inner], first, count, term.index[inner]};
 }
 
-inline void add_line(const Line& line, float* to) {
+// The line's numbers to `to`, or added to what is there.
+template <bool more>
+inline void read_line(const Line& line, float* to) {
     const float* values = line.values;
     if (line.index) {
         const int32_t* index = line.index + line.first;
-        for (int64_t i = 0; i < line.count; i++) to[i] += values[line.stride * index[i]];
+        for (int64_t i = 0; i < line.count; i++) to[i] = values[line.stride * index[i]] + (more ? to[i] : 0);
     } else if (line.stride == 0) {
         const float shared = *values;
 #pragma omp simd
-        for (int64_t i = 0; i < line.count; i++) to[i] += shared;
+        for (int64_t i = 0; i < line.count; i++) to[i] = shared + (more ? to[i] : 0);
     } else if (line.stride == 1) {
         values += line.first;
 #pragma omp simd
-        for (int64_t i = 0; i < line.count; i++) to[i] += values[i];
+        for (int64_t i = 0; i < line.count; i++) to[i] = values[i] + (more ? to[i] : 0);
     } else {
         values += line.first * line.stride;
-        for (int64_t i = 0; i < line.count; i++) to[i] += values[i * line.stride];
+        for (int64_t i = 0; i < line.count; i++) to[i] = values[i * line.stride] + (more ? to[i] : 0);
     }
 }
 
@@ -91,15 +108,28 @@ inline bool lies_as_places(const Field& field) {
     return field.terms == 1 && field.axes == 1 && first.strides[0] == 1 && !first.index[0];
 }
 
+// Whether it is the same at every place, with its channels side by side.
+inline bool repeats(const Field& field) {
+    const Term& first = field.term[0];
+    return field.terms == 1 && field.axes == 2 && first.strides[0] == 0 && first.strides[1] == 1 && !first.index[0] &&
+           !first.index[1];
+}
+
 // The field's numbers from place `begin` on: where they lie, or else written out to `room`.
 inline const float* read_field(const Field& field, int64_t begin, int64_t count, float* room) {
     if (lies_as_places(field)) return field.term[0].values + begin;
-    for (int64_t i = 0; i < count; i++) room[i] = 0;
     const int64_t inner = field.sizes[field.axes - 1];
-    for (int64_t done = 0; done < count;) {
-        const int64_t run = least(inner - (begin + done) % inner, count - done);
-        for (int64_t t = 0; t < field.terms; t++) add_line(line_of(field, field.term[t], begin + done, run), room + done);
+    Place place(field, begin / inner);
+    int64_t first = begin % inner;
+    for (int64_t done = 0; done < count; place.next(field)) {
+        const int64_t run = least(inner - first, count - done);
+        for (int64_t i = 0; i < run && !field.terms; i++) room[done + i] = 0;
+        for (int64_t t = 0; t < field.terms; t++) {
+            const Line line = line_of(field, field.term[t], place, first, run);
+            t ? read_line<true>(line, room + done) : read_line<false>(line, room + done);
+        }
         done += run;
+        first = 0;
     }
     return room;
 }

@@ -34,18 +34,28 @@ class Finishing {
    public:
     const int64_t places;
 
-    // With `fusing`, the kernel takes the ends that are offered; `aligned` numbers may be streamed.
-    Finishing(const Field& given, int activation, int64_t samples, bool fusing, bool aligned)
+    // The kernel takes the ends that are offered, and begins with all of a place's channels; of `longest` numbers
+    // at once at most. `aligned` ones may be streamed.
+    Finishing(const Field& given, int activation, int64_t samples, int64_t longest, bool aligned)
         : places(places_of(given)),
           field(collapsed(given)),
           lies(lies_as_places(field)),
-          fused(fusing && activation <= RELU && (lies || !field.terms)),
+          repeated(repeats(field) ? reserve(longest) : nullptr),
+          fused(activation <= RELU && (lies || repeated || !field.terms)),
           past(fused && aligned && samples * places >= LARGE),
           low(all(fused && activation == RELU ? 0 : -__builtin_inff())),
-          finish(!fused && (field.terms || activation != NONE) ? finish_of(activation) : nullptr) {}
+          finish(!fused && (field.terms || activation != NONE) ? finish_of(activation) : nullptr) {
+        const int64_t channels = field.sizes[field.axes - 1];
+        for (int64_t i = 0; repeated && i < longest; i++) repeated[i] = field.term[0].values[i % channels];
+    }
+
+    Finishing(const Finishing&) = delete;
+    ~Finishing() { free(repeated); }
 
     // For sums of a sample from place `begin` on.
-    Ends ends(int64_t begin) const { return {fused && lies ? field.term[0].values + begin : nullptr, low, past}; }
+    Ends ends(int64_t begin) const {
+        return {!fused ? nullptr : repeated ? repeated : lies ? field.term[0].values + begin : nullptr, low, past};
+    }
 
     // For `count` numbers of a sample, from `begin` on, which lie at `z`; nothing where the ends did it.
     void operator()(float* z, int64_t begin, int64_t count) const {
@@ -53,7 +63,7 @@ class Finishing {
         float room[FORWARD_BLOCK];
         for (int64_t done = 0; done < count; done += FORWARD_BLOCK) {
             const int64_t part = least(count - done, FORWARD_BLOCK);
-            finish(z + done, read_field(field, begin + done, part, room), part);
+            finish(z + done, repeated ? repeated + done : read_field(field, begin + done, part, room), part);
         }
     }
 
@@ -63,7 +73,9 @@ class Finishing {
     static constexpr int64_t LARGE = 3 << 20;
 
     const Field field;
-    const bool lies, fused, past;
+    const bool lies;
+    float* const repeated;  // or null: a field that is the same at every place, at as many as are asked for
+    const bool fused, past;
     const Vector low;
     Finish* const finish;
 };

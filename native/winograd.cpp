@@ -206,10 +206,13 @@ void transform_back(const Tiles& tiles, const Part& part, int64_t t, const float
             if (i >= rows) break;
             Vector done[TILE];
             transform_line_back(half[i], done);
-            float* row = to + ((tile.row + i) * c.out[1] + tile.column) * c.filters + first;
+            const int64_t begin = ((tile.row + i) * c.out[1] + tile.column) * c.filters;
+            const Ends ends = finish.ends(begin);
 #pragma GCC unroll 4
-            for (int j = 0; j < TILE; j++)
-                if (j < columns) store(row + j * c.filters, done[j]);
+            for (int j = 0; j < TILE; j++) {
+                const int64_t at = j * c.filters + first;
+                if (j < columns) store(to + begin + at, ends.last(ends.first(at) + done[j]));
+            }
         }
     }
     for (int64_t i = 0; i < rows; i++) {
@@ -239,7 +242,7 @@ bool convolve(const Convolution& c, const float* x, const float* packed, float* 
               int threads) {
     const Tiles tiles{c};
     if (!tiles.count) return true;
-    const Finishing finish(field, activation, c.samples, false, false);
+    const Finishing finish(field, activation, c.samples, TILE * c.filters, false);
     const bool alone = c.channels * c.filters <= OWN_WEIGHTS;
     const int64_t most = (alone ? OWN_ROOM : COMMON_ROOM) / tiles.room(1) + 1, panel_count = panels(c.filters);
     int64_t parts = (tiles.count + most - 1) / most;

@@ -61,6 +61,9 @@ def node(call: Call) -> Tensor:
     where = (call.geometry.stride, padding, call.geometry.dilation, call.groups)
     activation = "" if apart else call.activation
     field = call.field() if call.tied is None else call.tied
+    form = _form(input, call.weight)
+    if field is not None and field.dim() > 1 and form is not torch.contiguous_format:
+        field = field[None].contiguous(memory_format=form)[0]
     # An op that has a derivative takes longer to be called.
     op = (torch.ops.convbias.whole_recorded if recording else torch.ops.convbias.whole).default
     y = op(input, call.weight, field, *where, activation)
@@ -166,14 +169,16 @@ def _packed(call: Call) -> Packed | None:
     if weight.is_inference():
         return None
     key = (state_of(weight), call.input.shape, call.geometry, call.groups, chosen(), winograd())
-    # An own convolution reads the field where it lies, and keeps the memory from being given to another.
+    # A convolution that is live keeps the field's memory from being given to another.
     field = (call.activation, *((field.data_ptr(), field.shape, field.stride()) for field in call.bias))
     kept: Kept[Packed | None] | None = _kept.get(weight)
     if kept is not None and kept.key == (key, field):
         return kept.value
     packed = kept.value if kept is not None and kept.key[0] == key else packing.packed(call)
-    kept = _kept[weight] = Kept.of(packing.ready(call, packed), (), (key, field))
-    return kept.value
+    ready = packing.ready(call, packed)
+    live = ready is None or ready.run is None or ready.run.live
+    _kept[weight] = Kept.of(ready if live else packed, (), (key, field if live else None))
+    return ready
 
 
 def _form(input: Tensor, weight: Tensor) -> torch.memory_format:

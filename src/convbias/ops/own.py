@@ -94,7 +94,8 @@ def pack(way: str, shape: Shape, weight: Tensor, turned: bool = False) -> Tensor
 class Convolution:
     """``input ↦ act(input ∗ packed + field)``, (N, K, *out) in channels_last: all but the input is ready.
 
-    ``out``, in channels_last too, is written over where it is given.
+    ``out``, in channels_last too, is written over where it is given. Where it is ``live``, the field is read
+    where the summands lie, at every call.
     """
 
     def __init__(
@@ -107,7 +108,10 @@ class Convolution:
         activation: str = "",
     ) -> None:
         self._size = (shape.samples, shape.filters, *out)
-        held, field = native.field(self._size[1:], ORDER, summands)
+        # Filters side by side, as the sums are: what lies otherwise is copied.
+        laid = [Summand(_laid(summand.values), summand.index) for summand in summands]
+        self.live = all(a.values is b.values for a, b in zip(laid, summands, strict=True))
+        held, field = native.field(self._size[1:], ORDER, laid)
         # What the library is given the addresses of.
         self._held = (shape, packed, held, field)
         self._first = (_CODES[way], native.CODES[activation], ctypes.addressof(shape))
@@ -121,6 +125,13 @@ class Convolution:
         if not self._run(*self._first, given, self._packed, made, self._field, torch.get_num_threads()):
             raise MemoryError("no memory for a convolution's intermediate numbers")
         return y
+
+
+def _laid(values: Tensor) -> Tensor:
+    """A term's values with their filters side by side."""
+    if len(values) == 1 or values.stride(0) == 1:
+        return values
+    return values.detach().movedim(0, -1).contiguous().movedim(-1, 0)
 
 
 def depthwise_weights(shape: Shape, input: Tensor, gy: Tensor) -> Tensor:
