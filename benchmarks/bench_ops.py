@@ -1,6 +1,6 @@
 """What an untied bias and an activation cost beside a bare convolution, and what others take for it.
 
-    python benchmarks/bench_ops.py [--peers compile onnxruntime openvino] [--markdown] [--json FILE]
+    python benchmarks/bench_ops.py [--peers compile onnxruntime openvino jax ncnn] [--markdown] [--json FILE]
 
 Every layer forward (no gradient recorded) and as a training step (forward and all gradients), float32,
 channels_last, all ways in turn. Figures are ratios, of lower fifths over 15 samples, to `F.conv2d` without a
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from elsewhere import RUNTIMES
 from peers import ACTIVATIONS, Layer, Ways, ways
 from timing import awake, machine, milliseconds
 from torch import Tensor
@@ -50,6 +51,8 @@ def measure(layer: Layer, batch: int, given: argparse.Namespace) -> dict[str, An
     with torch.no_grad():
         wrong = [name for name, run in {**found.runs, **found.served}.items() if not _right(name, run, found)]
         forward = milliseconds({**found.runs, **found.served}, given.samples, given.device)
+    for served in found.served.values():
+        served.close()
     upstream = torch.randn_like(found.runs["bare"]())
 
     def step(name: str) -> Any:
@@ -91,21 +94,28 @@ def _peak(run: Any) -> float:
 
 
 def rows(results: list[dict[str, Any]], kind: str, base: str) -> list[list[str]]:
-    names = [name for name in results[0][kind] if name != base]
+    # ncnn does not run every layer.
+    names = [name for name in dict.fromkeys(name for row in results for name in row[kind]) if name != base]
     table = [["layer", "N", f"{base}, ms", *names]]
     for row in results:
         times = row[kind]
         cells = [f"{times[base][0]:.2f}"]
         for name in names:
-            ratio = f"{times[name][0] / times[base][0]:.2f}"
+            ratio = f"{times[name][0] / times[base][0]:.2f}" if name in times else ""
             cells.append(f"{ratio} wrong" if name in row["wrong"] else ratio)
         table.append([row["layer"], str(row["batch"]), *cells])
     for batch in sorted({row["batch"] for row in results}):
+        of_batch = [row for row in results if row["batch"] == batch]
         ratios = [
-            [row[kind][name][0] / row[kind][base][0] for row in results if row["batch"] == batch]
+            [row[kind][name][0] / row[kind][base][0] for row in of_batch if name in row[kind]]
             for name in names
         ]
-        means = [f"{math.exp(sum(map(math.log, r)) / len(r)):.2f}" for r in ratios]
+        # Of those that run every layer.
+        complete = [len(r) == len(of_batch) for r in ratios]
+        means = [
+            f"{math.exp(sum(map(math.log, r)) / len(r)):.2f}" if all_ else ""
+            for r, all_ in zip(ratios, complete, strict=True)
+        ]
         table.append(["geometric mean", str(batch), "", *means])
     return table
 
@@ -127,7 +137,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=15)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--activation", choices=ACTIVATIONS, default="relu")
-    known = ["compile", "max-autotune", "onnxruntime", "openvino"]
+    known = ["compile", "max-autotune", *RUNTIMES]
     parser.add_argument("--peers", nargs="*", choices=known, default=[])
     parser.add_argument("--layers", default="", help="those whose name contains this")
     parser.add_argument("--forward", action="store_true", help="no training steps")

@@ -1,22 +1,20 @@
 """A convolution with an untied bias and an activation by those who can do it, as functions to time.
 
-A peer that is not installed is left out. Each gets the same tensors, channels_last, float32.
+Each gets the same tensors, channels_last, float32.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from elsewhere import Elsewhere, installed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import convbias
-
-Run = Callable[[], object]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
 
@@ -64,12 +62,12 @@ class Ways:
 
     leaves: list[Tensor]
     runs: dict[str, Callable[[], Tensor]]
-    served: dict[str, Run]
+    served: dict[str, Elsewhere]
     answer: Tensor
 
 
 def ways(layer: Layer, batch: int, device: str, activation: str, peers: set[str]) -> Ways:
-    """``runs`` can be differentiated; ``served`` (ONNX Runtime, OpenVINO) infer alone."""
+    """``runs`` can be differentiated; those that are ``served`` by another process infer alone."""
     dims = len(layer.size)
     form = torch.channels_last if dims == 2 else torch.channels_last_3d
     convolve = F.conv2d if dims == 2 else F.conv3d
@@ -110,36 +108,28 @@ def ways(layer: Layer, batch: int, device: str, activation: str, peers: set[str]
     return Ways(leaves, runs, _served(eager, x, peers) if device == "cpu" else {}, answer)
 
 
-def _served(eager: nn.Module, x: Tensor, peers: set[str]) -> dict[str, Run]:
-    """The same layer by the runtimes that take an ONNX file."""
-    wanted = [
-        name for name in ("onnxruntime", "openvino") if name in peers and importlib.util.find_spec(name)
-    ]
-    if not wanted:
-        return {}
-    file = io.BytesIO()
+def _served(eager: Untied, x: Tensor, peers: set[str]) -> dict[str, Elsewhere]:
+    """The same layer by other runtimes."""
     image = x.detach().contiguous()
-    torch.onnx.export(eager, (image,), file, dynamo=True, verbose=False)
-    served: dict[str, Run] = {}
-    if "onnxruntime" in wanted:
-        import onnxruntime
+    given = {
+        "x": image.numpy(),
+        "weight": eager.weight.detach().contiguous().numpy(),
+        "bias": eager.bias.detach().contiguous().numpy(),
+        "layer": {
+            **dict(zip(("stride", "padding", "dilation", "groups"), eager.layer.where, strict=True)),
+            "activation": eager.activation,
+        },
+    }
+    wanted = installed(peers)
+    if not peers.isdisjoint(("onnxruntime", "openvino")):
+        given["onnx"] = as_onnx(eager, image)
+    if len(x) > 1 or eager.layer.groups > 1 or eager.layer.kernel != 3 or image.dim() > 4:
+        wanted = [name for name in wanted if name != "ncnn"]
+    return {name: Elsewhere(name, given, torch.get_num_threads()) for name in wanted}
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
-        feed = {session.get_inputs()[0].name: image.numpy()}
-        served["onnxruntime"] = lambda: session.run(None, feed)[0]
-    if "openvino" in wanted:
-        import openvino
 
-        core = openvino.Core()
-        config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-        request = core.compile_model(core.read_model(file.getvalue()), "CPU", config).create_infer_request()
-        request.set_input_tensor(openvino.Tensor(image.numpy(), shared_memory=True))
-
-        def infer() -> object:
-            request.infer()
-            return request.get_output_tensor().data
-
-        served["openvino"] = infer
-    return served
+def as_onnx(network: nn.Module, image: Tensor) -> bytes:
+    """The network as an ONNX file."""
+    file = io.BytesIO()
+    torch.onnx.export(network, (image,), file, dynamo=True, verbose=False)
+    return file.getvalue()

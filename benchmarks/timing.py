@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from elsewhere import Elsewhere
 
 Run = Callable[[], object]
 
@@ -48,25 +49,24 @@ def milliseconds(runs: dict[str, Run], samples: int, device: str = "cpu") -> dic
     Every sample is of one call, or of as many as take a millisecond, after a call that is not counted.
     """
     taken: dict[str, list[float]] = {name: [] for name in runs}
-    repeats = {name: max(1, int(1e-3 / _once(run, device))) for name, run in runs.items()}
+    repeats = {name: max(1, int(1e-3 / _seconds(run, 1, device))) for name, run in runs.items()}
     for sample in range(samples):
         for name in list(runs) if sample % 2 else reversed(runs):
-            run = runs[name]
-            run()
-            _wait(device)
-            start = time.perf_counter()
-            for _ in range(repeats[name]):
-                run()
-            _wait(device)
-            taken[name].append(1e3 * (time.perf_counter() - start) / repeats[name])
+            seconds = _seconds(runs[name], repeats[name], device)
+            taken[name].append(1e3 * seconds / repeats[name])
     return {name: (sorted(all_)[len(all_) // 5], statistics.median(all_)) for name, all_ in taken.items()}
 
 
-def _once(run: Run, device: str) -> float:
-    for _ in range(2):
-        start = time.perf_counter()
+def _seconds(run: Run, repeats: int, device: str) -> float:
+    """How long so many calls take, after one that is not counted."""
+    if isinstance(run, Elsewhere):
+        return run.seconds(repeats)
+    run()
+    _wait(device)
+    start = time.perf_counter()
+    for _ in range(repeats):
         run()
-        _wait(device)
+    _wait(device)
     return time.perf_counter() - start
 
 

@@ -175,8 +175,23 @@ struct Fielded {
 
     void draw_field() {
         for (int64_t a = 0; a < axes; a++) places *= sizes[a];
-        terms.resize(1 + random.below(MOST_TERMS));
+        terms.resize(random.below(3) ? 1 + random.below(MOST_TERMS) : 1);
+        if (terms.size() == 1 && random.below(2)) return draw_plain(terms[0]);
         for (Summand& term : terms) draw(term);
+    }
+
+    // What kernels have short cuts for: outer axes are shared or the term's own, which lie in order, now and then
+    // with gaps.
+    void draw_plain(Summand& term) {
+        int64_t stride = 1, last = 0;
+        for (int64_t a = axes - 1; a >= 0; a--) {
+            if (a < axes - 1 && random.below(2)) continue;
+            if (random.below(8) == 0) stride += random.below(3);
+            term.strides[a] = stride;
+            last += stride * (sizes[a] - 1);
+            stride *= sizes[a];
+        }
+        term.values = random.numbers(SINGLE, last + 1);
     }
 
     // A field written out, and the sum of its terms' sizes.

@@ -108,11 +108,11 @@ inline bool lies_as_places(const Field& field) {
     return field.terms == 1 && field.axes == 1 && first.strides[0] == 1 && !first.index[0];
 }
 
-// Whether it is the same at every place, with its channels side by side.
-inline bool repeats(const Field& field) {
+// Whether it is the same at every place, with its `channels` side by side.
+inline bool repeats(const Field& field, int64_t channels) {
     const Term& first = field.term[0];
-    return field.terms == 1 && field.axes == 2 && first.strides[0] == 0 && first.strides[1] == 1 && !first.index[0] &&
-           !first.index[1];
+    return field.terms == 1 && field.axes == 2 && field.sizes[1] == channels && first.strides[0] == 0 &&
+           first.strides[1] == 1 && !first.index[0] && !first.index[1];
 }
 
 // The field's numbers from place `begin` on: where they lie, or else written out to `room`.

@@ -40,7 +40,7 @@ class Finishing {
         : places(places_of(given)),
           field(collapsed(given)),
           lies(lies_as_places(field)),
-          repeated(repeats(field) ? reserve(longest) : nullptr),
+          repeated(repeats(field, given.sizes[given.axes - 1]) ? reserve(longest) : nullptr),
           fused(activation <= RELU && (lies || repeated || !field.terms)),
           past(fused && aligned && samples * places >= LARGE),
           low(all(fused && activation == RELU ? 0 : -__builtin_inff())),

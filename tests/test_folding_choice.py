@@ -936,3 +936,84 @@ def test_a_size_that_is_read_is_no_second_use() -> None:
     h = torch.export.Dim("h", min=2, max=64)
     folded = convbias.fold(model, torch.randn(2, C, 8, 8), dynamic_shapes={"x": {2: h}}, force="all")
     assert [row.reason for row in folded.report.refused] == ["the layout depends on the size of the input"]
+
+
+INSIDE: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "silu": F.silu,
+    "leaky_relu": F.leaky_relu,
+    "hardswish": F.hardswish,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+}
+
+
+def layers_of(folded: Folded) -> dict[str, str | None]:
+    """The activation of every layer of convbias's in a folded network, by its name."""
+    modules = folded.model.named_modules()
+    return {name: layer.activation for name, layer in modules if isinstance(layer, convbias.Conv2d)}
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_for_our_kernels_every_convolution_is_a_layer_with_its_activation(name: str) -> None:
+    def two() -> nn.Module:
+        return Net(lambda n, x: n.norm(n.b(INSIDE[name](n.a(x)))), a=conv(), b=conv(1), norm=bn())
+
+    assert layers_of(fold(two(), target="convbias")) == {"a": name, "b": None}
+    assert layers_of(fold(two(), target="eager")) == {}
+
+
+def twice(n: Any, x: Tensor) -> Tensor:
+    z = n.a(x)
+    return torch.cat([n.norm(n.b(F.relu(z))), z], 1)
+
+
+def called_twice(n: Any, x: Tensor) -> Tensor:
+    return n.norm(n.b(F.relu(n.a(F.relu(n.a(x))))))
+
+
+def steep(n: Any, x: Tensor) -> Tensor:
+    return n.norm(n.b(F.leaky_relu(n.a(x), 0.2)))
+
+
+def uneven(n: Any, x: Tensor) -> Tensor:
+    return n.norm(n.b(F.relu(n.a(F.pad(x, (0, 1, 0, 1))))))
+
+
+@pytest.mark.parametrize(
+    ("run", "expected"),
+    [
+        (twice, {"a": None, "b": None}),
+        (called_twice, {"b": None}),
+        (steep, {"a": None, "b": None}),
+        (uneven, {"a": "relu", "b": None}),
+    ],
+)
+def test_what_stays_outside_of_a_layer(
+    run: Callable[[Any, Tensor], Tensor], expected: dict[str, str | None]
+) -> None:
+    network = Net(run, a=conv(), b=conv(1, 0), norm=bn())
+    assert layers_of(fold(network, target="convbias", forbid="constant padding")) == expected
+
+
+def test_winograd_counts() -> None:
+    x = torch.randn(1, 64, 56, 56)
+    network = nn.Sequential(conv(3, 1, 64, 64), conv(1, 0, 64, 64)).eval()
+    (eager,) = (convbias.fold(network, x, target=name).report for name in ("eager",))
+    ours = convbias.fold(network, x, target="convbias").report
+    assert ours.before.macs == eager.before.macs
+    assert ours.before.price < 0.7 * eager.before.price
+
+
+@pytest.mark.parametrize("target", ["eager", "convbias"])
+def test_weights_lie_as_the_network_s_did(target: str) -> None:
+    last = torch.channels_last
+    network = randomised(nn.Sequential(bn(8), conv(3, 1, 8, 16), nn.ReLU(), conv(3, 1, 16, 8), bn(8))).eval()
+    for form in (torch.contiguous_format, last):
+        x = torch.randn(1, 8, 64, 64).to(memory_format=form)
+        folded = convbias.fold(network.to(memory_format=form), x, target=target)  # pyright: ignore
+        layers = [m for m in folded.model.modules() if isinstance(m, (nn.Conv2d, convbias.Conv2d))]
+        assert layers
+        assert all(layer.weight.is_contiguous(memory_format=form) for layer in layers)

@@ -47,7 +47,7 @@ LAYERS: list[Made] = [
     depthwise(17, (33, 32), padding=4, kernel_size=9, stride=2),
 ]
 WINOGRAD, SEVEN = LAYERS[0], LAYERS[12]
-TYINGS = ["none", "tied", "untied", "c h + c w"]
+TYINGS = ["none", "tied", "untied", "c w", "c h + c w", "tap"]
 
 
 def named(case: Made) -> str:

@@ -42,9 +42,6 @@ LAWS: Final[dict[str, Law]] = {
     )
 }
 
-# What an estimate must promise where multiplications change.
-SURE: Final = 0.95
-
 
 def rewrite(
     network: Network,
@@ -115,9 +112,7 @@ def _decided(network: Network, site: Site, name: str, target: Target, forced: bo
         if not all(part.isfinite().all() for part in parts_of(conv)):
             return Refused(site.law, network.label(node), "its constants are not all finite")
     before, after = cost(network, site.nodes, target), _afterwards(network, site, target)
-    # Work that is of another kind is estimated less well than work that is left out.
-    most = before.price if after.macs == before.macs else SURE * before.price
-    if not forced and not after.price < most:
+    if not forced and not after.price < before.price:
         return Refused(
             site.law,
             name,

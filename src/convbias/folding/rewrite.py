@@ -19,6 +19,7 @@ from ..errors import ShapeError
 from ..geometry import Site
 from ..nn import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from ..nn.convnd import ConvNd
+from ..ops.layout import is_channels_last
 from ..tying import Tying, Untied, parse
 from .casts import implicit
 from .convolutions import KINDS
@@ -87,7 +88,7 @@ def written(network: Network, own: bool = False) -> GraphModule:
     layers = {node: _layer(network, node, own) for node in network.nodes if node in taken | network.changed}
     for node in (*layers, *(node for node in network.padded if node not in layers)):
         rest = () if node in layers else node.args[1:]
-        node.args = (_padded(network, node), *rest)
+        node.args = (_padded(network, node, node in layers), *rest)
     for node in reversed(graph.nodes):
         if node.op == "get_attr" and not node.users:
             graph.erase_node(node)
@@ -246,10 +247,10 @@ def _free(module: GraphModule, name: str) -> str:
     return name
 
 
-def _padded(network: Network, node: Node) -> Node:
-    """The layer's input, padded where the layer itself cannot."""
+def _padded(network: Network, node: Node, layered: bool) -> Node:
+    """The convolution's input, padded where it cannot do that itself; a layer can if its sides are even."""
     source, geometry = input_of(node), network.convolutions[node].geometry
-    if node in network.changed and not is_uneven(network.convolutions[node]):
+    if layered and not is_uneven(network.convolutions[node]):
         return source
     around = [side for pair in reversed(geometry.pads) for side in pair]
     mode = "constant" if geometry.padding_mode == "zeros" else geometry.padding_mode
@@ -282,7 +283,15 @@ def _layer(network: Network, node: Node, own: bool) -> Module:
     for name, value in zip(names, (conv.weight, *parameters), strict=True):
         kept = value.detach().to(dtype).clone(memory_format=torch.contiguous_format)
         setattr(layer, name, Parameter(kept, requires_grad=False))
+    if _was_channels_last(network, node):
+        layer.to(memory_format=torch.channels_last if geometry.dims == 2 else torch.channels_last_3d)
     return layer.eval()
+
+
+def _was_channels_last(network: Network, node: Node) -> bool:
+    """Whether the network's weight at ``node`` lies so: torch would turn another at every call."""
+    weight = network.constants.get(cast(Node, node.args[1])) if node.target in KINDS else None
+    return weight is not None and weight.dim() > 3 and is_channels_last(weight)
 
 
 def is_uneven(conv: AffineConv) -> bool:
