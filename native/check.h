@@ -175,9 +175,8 @@ struct Fielded {
 
     void draw_field() {
         for (int64_t a = 0; a < axes; a++) places *= sizes[a];
-        terms.resize(random.below(3) ? 1 + random.below(MOST_TERMS) : 1);
-        if (terms.size() == 1 && random.below(2)) return draw_plain(terms[0]);
-        for (Summand& term : terms) draw(term);
+        terms.resize(random.below(2) ? 1 + random.below(MOST_TERMS) : 1);
+        for (Summand& term : terms) random.below(2) ? draw_plain(term) : draw(term);
     }
 
     // What kernels have short cuts for: outer axes are shared or the term's own, which lie in order, now and then
@@ -186,7 +185,7 @@ struct Fielded {
         int64_t stride = 1, last = 0;
         for (int64_t a = axes - 1; a >= 0; a--) {
             if (a < axes - 1 && random.below(2)) continue;
-            if (random.below(8) == 0) stride += random.below(3);
+            if (random.below(4) == 0) stride += 1 + random.below(2);
             term.strides[a] = stride;
             last += stride * (sizes[a] - 1);
             stride *= sizes[a];

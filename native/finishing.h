@@ -60,10 +60,11 @@ class Finishing {
     // For `count` numbers of a sample, from `begin` on, which lie at `z`; nothing where the ends did it.
     void operator()(float* z, int64_t begin, int64_t count) const {
         if (!finish) return;
+        if (repeated) return finish(z, repeated, count);
         float room[FORWARD_BLOCK];
         for (int64_t done = 0; done < count; done += FORWARD_BLOCK) {
             const int64_t part = least(count - done, FORWARD_BLOCK);
-            finish(z + done, repeated ? repeated + done : read_field(field, begin + done, part, room), part);
+            finish(z + done, read_field(field, begin + done, part, room), part);
         }
     }
 

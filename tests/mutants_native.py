@@ -114,7 +114,7 @@ MUTANTS = [
     ("finishing.h", "sum < low ? low : sum", "sum"),
     ("finishing.h", "!fused ? nullptr :", "false ? nullptr :"),
     ("finishing.h", "field.term[0].values[i % channels]", "field.term[0].values[i]"),
-    ("finishing.h", "repeated ? repeated + done :", "repeated ? repeated :"),
+    ("finishing.h", "if (repeated) return finish(z, repeated, count);", "if (repeated) return;"),
     ("finishing.h", "(lies || repeated || !field.terms)", "true"),
     ("winograd.cpp", "ends.last(ends.first(at) + done[j])", "ends.last(done[j])"),
     ("winograd.cpp", "ends.last(ends.first(at) + done[j])", "ends.first(at) + done[j]"),

@@ -28,6 +28,7 @@ RECORDED = torch.ops.convbias.whole_recorded.default
 BACK = torch.ops.convbias.whole_backward.default
 
 Options = dict[str, Any]
+REGIONS = convbias.Regions(torch.arange(1600).reshape(40, 40) // 100)
 # What a layer is made of, and the sides of its images.
 LAYERS: dict[str, tuple[Options, tuple[int, ...]]] = {
     "winograd": ({"channels": (32, 40), "padding": 1, "bias": "untied", "activation": "relu"}, (26, 22)),
@@ -51,6 +52,7 @@ LAYERS: dict[str, tuple[Options, tuple[int, ...]]] = {
         {"channels": (32, 32), "kernel_size": 4, "padding": "same", "bias": "rank:2", "activation": "tanh"},
         (24, 23),
     ),
+    "regions": ({"channels": (16, 16), "padding": 1, "bias": REGIONS, "activation": "relu"}, (40, 40)),
     "strided": ({"channels": (12, 34), "stride": 2, "padding": 1, "bias": "none"}, (51, 60)),
     "volumes": (
         {"channels": (8, 9), "padding": 1, "bias": "c h", "activation": "hardswish"},

@@ -54,8 +54,9 @@ def fold(
     A normalisation before a padded convolution, constant channels, position embeddings, parallel branches,
     a constant padding … become the weight and the bias field of one convolution. A law is applied where it
     is exact and lowers the estimated cost on ``target``: "eager", "inductor" or "convbias" (its own kernels,
-    where a bias field costs nothing). ``force`` names laws to apply wherever they are legal (or "all"),
-    ``forbid`` laws to leave alone; ``convbias.folding.LAWS`` has the names.
+    where a bias field costs nothing: every convolution becomes one of its layers, with the activation
+    inside). ``force`` names laws to apply wherever they are legal (or "all"), ``forbid`` laws to leave
+    alone; ``convbias.folding.LAWS`` has the names.
 
     ``model`` is in eval mode, and is left as it is. ``example_inputs`` and ``dynamic_shapes`` are those of
     ``torch.export.export``: sizes that are not dynamic are the example's from then on. Every fold is checked

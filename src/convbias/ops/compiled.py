@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
-from torch.fx.experimental.symbolic_shapes import guard_or_true
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..geometry import Geometry
@@ -45,11 +44,19 @@ def refusal(call: Call) -> str | None:
         return "others follow each of its steps"
     if input.device.type != "cpu" or torch.is_autocast_enabled("cpu") or call.geometry.transposed:
         return "there is no own kernel for it"
-    if input.dtype not in native.TYPES or any(t.dtype != input.dtype for t in call.tensors):
+    others = (tensor.dtype for tensor in call.tensors if tensor.is_floating_point())
+    if input.dtype not in native.TYPES or any(dtype != input.dtype for dtype in others):
         return "there is no own kernel for its types"
-    if input.dim() != call.weight.dim() or guard_or_true(input.numel() < SMALL):
+    if input.dim() != call.weight.dim() or _may_be_small(input):
         return "the image is small"
     return native.absence()
+
+
+def _may_be_small(input: Tensor) -> bool:
+    # Sizes that are symbols bring a computer algebra with them, which takes its time to import.
+    from torch.fx.experimental.symbolic_shapes import guard_or_true
+
+    return guard_or_true(input.numel() < SMALL)
 
 
 def node(call: Call) -> Tensor:
@@ -143,24 +150,20 @@ def _call(
     groups: int,
     activation: str,
 ) -> Call:
-    geometry = _geometry(tuple(weight.shape[2:]), *map(tuple, where))
+    geometry = _known_geometry(tuple(weight.shape[2:]), *map(tuple, where))
     tying = "none" if field is None else "tied" if field.dim() == 1 else "untied"
     return Call(input, weight, [] if field is None else [field], tying, geometry, groups, activation)
 
 
-@functools.lru_cache(maxsize=1024)
 def _geometry(
     kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...]
 ) -> Geometry:
-    return Geometry(
-        kernel_size=kernel,
-        stride=stride,
-        pads=tuple(zip(padding, padding, strict=True)),
-        dilation=dilation,
-        padding_mode="zeros",
-        transposed=False,
-        output_padding=(0,) * len(kernel),
-    )
+    pads = tuple(zip(padding, padding, strict=True))
+    return Geometry(kernel, stride, pads, dilation, "zeros", False, (0,) * len(kernel))
+
+
+# To make one takes longer than a tiny convolution; sizes that are symbols cannot be looked up.
+_known_geometry = functools.lru_cache(maxsize=1024)(_geometry)
 
 
 def _packed(call: Call) -> Packed | None:
@@ -198,15 +201,7 @@ def _fake(
     groups: int,
     activation: str,
 ) -> Tensor:
-    geometry = Geometry(
-        kernel_size=tuple(weight.shape[2:]),
-        stride=tuple(stride),
-        pads=tuple(zip(padding, padding, strict=True)),
-        dilation=tuple(dilation),
-        padding_mode="zeros",
-        transposed=False,
-        output_padding=(0,) * len(stride),
-    )
+    geometry = _geometry(tuple(weight.shape[2:]), tuple(stride), tuple(padding), tuple(dilation))
     size = (input.shape[0], weight.shape[0], *geometry.output_size(input.shape[2:]))
     form = _form(input, weight)
     return torch.empty(size, dtype=input.dtype, device=input.device, memory_format=form)

@@ -101,6 +101,9 @@ def run(call: Call) -> Tensor:
 
 
 def _convolved_and_finished(call: Call) -> Tensor:
+    if call.packed is None and call.geometry.dims < 3 and call.input.numel() < SMALL:
+        # All of the following refuse it, one after another.
+        return _finished_if_any(call, call.convolve())
     if ways.refusal(call) is None:
         return ways.run(call)
     if training.refusal(call) is None:
@@ -110,6 +113,10 @@ def _convolved_and_finished(call: Call) -> Tensor:
     if convolve.fused_refusal(call) is None:
         return convolve.fused(call)
     y = convolve.convolve(call) if convolve.refusal(call) is None else call.convolve()
+    return _finished_if_any(call, y)
+
+
+def _finished_if_any(call: Call, y: Tensor) -> Tensor:
     return finished(call, y) if call.fielded or call.activation else y
 
 
