@@ -185,7 +185,7 @@ struct Fielded {
         int64_t stride = 1, last = 0;
         for (int64_t a = axes - 1; a >= 0; a--) {
             if (a < axes - 1 && random.below(2)) continue;
-            if (random.below(4) == 0) stride += 1 + random.below(2);
+            if (random.below(2)) stride += random.below(3);
             term.strides[a] = stride;
             last += stride * (sizes[a] - 1);
             stride *= sizes[a];

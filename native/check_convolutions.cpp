@@ -24,10 +24,11 @@ struct Case : Fielded {
         sizes[1] = shape.out[1];
         sizes[2] = shape.filters;
         draw_field();
-        // A field that lies as the output does takes ways of its own, as having none does.
-        const int64_t kind = random.below(4);
+        // A field that lies as the output does, all but for gaps, takes ways of its own, as having none does.
+        const int64_t kind = random.below(4), place = shape.filters + random.below(2) * random.below(3);
         if (kind < 2) terms.resize(kind);
-        if (kind == 1) terms[0] = {{shape.out[1] * shape.filters, shape.filters, 1}, {}, random.numbers(SINGLE, places)};
+        if (kind == 1)
+            terms[0] = {{shape.out[1] * place, place, 1}, {}, random.numbers(SINGLE, shape.out[0] * shape.out[1] * place)};
         x = random.numbers(SINGLE, samples * shape.size[0] * shape.size[1] * shape.channels);
         draw_weights();
         story = "convolution " + std::to_string(number) + " (" + WAY_NAMES[way] + ", " + ACTIVATION_NAMES[activation];
@@ -47,7 +48,7 @@ struct Case : Fielded {
         if (winograd && random.below(8) == 0) shape.channels = 65 + random.below(40);
         shape.filters = depthwise ? shape.channels : least + random.below(random.below(4) ? 9 : 40);
         // Now and then so many that a block of outputs is more than what is finished at a time.
-        if (depthwise && random.below(16) == 0) shape.channels = shape.filters = 470 + random.below(60);
+        if (depthwise && random.below(8) == 0) shape.channels = shape.filters = 470 + random.below(60);
         for (int axis = 0; axis < 2; axis++) {
             constexpr int64_t KERNELS[] = {1, 2, 3, 3, 5, 7, 9};
             shape.kernel[axis] = winograd ? 3 : KERNELS[random.below(std::size(KERNELS))];
