@@ -89,7 +89,10 @@ class Biased(Module):
     def _bias_arguments(self) -> list[Tensor]:
         """The op's ``bias``: the parameters, and the labels of a tying by label."""
         parameters = self._bias_parameters()
-        return parameters if self.bias_labels is None else [*parameters, self.bias_labels]
+        # To ask a module for a buffer takes its time.
+        if self._spelling != BY_LABEL or self.bias_labels is None:
+            return parameters
+        return [*parameters, self.bias_labels]
 
     @torch.no_grad()
     def _start_from(self, tied: Tensor) -> None:

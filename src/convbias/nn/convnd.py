@@ -152,7 +152,7 @@ class ConvNd(Biased):
             if prepared is not self._prepared:  # to set an attribute of a module takes its time
                 self._prepared = prepared
             if prepared is not None:
-                return route.run(prepared.value._replace(input=input))
+                return route.rerun(prepared.value, input)
         return run(
             *(input, weight, bias, self._spelling, geometry, self.groups, self.activation or ""),
             self.output_size,

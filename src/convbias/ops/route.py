@@ -100,6 +100,14 @@ def run(call: Call) -> Tensor:
     return y
 
 
+def rerun(call: Call, input: Tensor) -> Tensor:
+    """Run ``call``, which was made ready for inputs like ``input``; :func:`may_write` has let it pass."""
+    packed = call.packed
+    if packed is None or packed.run is None or _watched.get() is not None:
+        return run(call._replace(input=input))
+    return ways.run_packed(packed.run, call, input)
+
+
 def _convolved_and_finished(call: Call) -> Tensor:
     if call.packed is None and call.geometry.dims < 3 and call.input.numel() < SMALL:
         # All of the following refuse it, one after another.

@@ -93,13 +93,17 @@ def planned(call: Call) -> Plan:
 
 def run(call: Call) -> Tensor:
     """The whole of ``call``, which must not have been refused."""
-    packed, given = _made_ready(call)
-    return as_torchs(packed(given), call.input, call.weight)
+    return run_packed(_made_ready(call), call, call.input)
+
+
+def run_packed(packed: own.Convolution, call: Call, input: Tensor) -> Tensor:
+    """The same with what was made ready of ``call``, for another ``input`` like its own."""
+    return as_torchs(packed(_padded(call.geometry, input)), input, call.weight)
 
 
 def run_into(call: Call, out: Tensor) -> Tensor:
-    """The same, to ``out``, which is returned."""
-    packed, given = _made_ready(call)
+    """The same as :func:`run`, to ``out``, which is returned."""
+    packed, given = _made_ready(call), _padded(call.geometry, call.input)
     return packed(given, out) if is_channels_last(out) else out.copy_(packed(given))
 
 
@@ -121,12 +125,16 @@ def ready(call: Call, packed: Packed) -> Packed:
     return packed._replace(run=own.Convolution(plan.way, plan.shape, packed.weight, plan.out, *field))
 
 
-def _made_ready(call: Call) -> tuple[own.Convolution, Tensor]:
-    """The convolution, and the input with what is not padded by zeros."""
+def _made_ready(call: Call) -> own.Convolution:
     run = (call.packed or ready(call, pack(call))).run
     if run is None:
         raise AssertionError("what is packed for an own convolution runs")
-    return run, call.geometry.padded(call.input)[0] if call.geometry.padding_mode != "zeros" else call.input
+    return run
+
+
+def _padded(geometry: Geometry, input: Tensor) -> Tensor:
+    """The input with what is not padded by zeros."""
+    return input if geometry.padding_mode == "zeros" else geometry.padded(input)[0]
 
 
 def _foreign(call: Call) -> str | None:
