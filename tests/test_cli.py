@@ -369,6 +369,14 @@ def test_no_color_is_respected(tmp_path: Path) -> None:
     assert "\x1b[3" not in ran.stdout + ran.stderr
 
 
+def test_a_narrow_terminal_cuts_nothing_off(tmp_path: Path) -> None:
+    environment = {**os.environ, "COLUMNS": "40"}
+    command = [sys.executable, "-m", "convbias", "study", *QUICK, "--seeds", "2", "--out", str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert "parameters" in ran.stdout
+    assert "…" not in ran.stdout.replace(" … ", "")
+
+
 @pytest.mark.parametrize(
     ("package", "said"),
     [

@@ -470,6 +470,13 @@ def _only_in_test(folder: Path) -> Path:
 
 
 MORE = Image.fromarray(IMAGES[1])
+
+
+def _empty_class(folder: Path) -> Path:
+    (write(folder) / "nothing").mkdir()
+    return folder
+
+
 BAD: dict[str, tuple[Callable[[Path], Path], Any, str]] = {
     "no test": (
         _in("train", "val"),
@@ -506,6 +513,11 @@ BAD: dict[str, tuple[Callable[[Path], Path], Any, str]] = {
     ),
     "no image": (_no_image, "classify", r"text\.png: cannot be read as an image"),
     "empty": (lambda folder: folder, "classify", "has no images in folders, one for each class"),
+    "an empty class": (
+        _empty_class,
+        "classify",
+        r"nothing holds no images \(\.png, .*: it is no class; fill",
+    ),
     "no masks": (write, "segment", "needs the folders images and masks"),
     "values": (write, "regress", "has no values to regress"),
     "a forecast": (write, "forecast", "is no Zarr store; a forecast takes NetCDF, Zarr or npz"),

@@ -54,6 +54,8 @@ convbias study --data cells --model nets:make --where 'stem|head.*' --tune
 torchrun --nproc-per-node=8 -m convbias study --data data:make --model nets:make --ddp
 """
 DEFAULT_FOLDER = "convbias-study"
+# What the tables need.
+NARROWEST = 80
 
 
 class TaskWord(StrEnum):
@@ -288,7 +290,9 @@ def _run(
         print(json_text(report))
         return
     to_stdout = Console(highlight=False)
-    to_stdout.print(table(found))
+    # In a narrower terminal numbers would be cut off: there it wraps the lines.
+    wide = to_stdout if to_stdout.width >= NARROWEST else Console(highlight=False, width=NARROWEST)
+    wide.print(table(found))
     if baseline(found):
         to_stdout.print(f"\n{baseline(found)}", markup=False)
     to_stdout.print(f"\n{verdict(found)}", style="bold", markup=False)

@@ -10,7 +10,7 @@ import torch
 from ...errors import DataError
 from ..data import Pair, split_at_random
 from .parts import with_validation
-from .pictures import images_in, stacked
+from .pictures import ENDINGS, images_in, stacked
 
 SPLIT_NAMES: Final = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -34,6 +34,12 @@ def splits(folder: Path, task: str) -> tuple[dict[str, Pair], tuple[str, ...]]:
     if task == "classify":
         classes = {split: _of_classes(inside) for split, inside in parts.items()}
         names = tuple(sorted({name for of in classes.values() for name in of}))
+        for name in names:
+            if not any(of.get(name) for of in classes.values()):
+                endings = ", ".join(ENDINGS)
+                raise DataError(
+                    folder, f"{name} holds no images ({endings}): it is no class; fill it, or take it away"
+                )
         files = {split: [f for name in names for f in of.get(name, [])] for split, of in classes.items()}
         targets = {
             split: torch.tensor([i for i, name in enumerate(names) for _ in of.get(name, [])])
@@ -74,8 +80,8 @@ def _parts(folder: Path) -> dict[str, Path]:
 
 
 def _of_classes(folder: Path) -> dict[str, list[Path]]:
-    found = {inside.name: images for inside in _folders(folder) if (images := images_in(inside))}
-    if not found:
+    found = {inside.name: images_in(inside) for inside in _folders(folder)}
+    if not any(found.values()):
         raise DataError(folder, "has no images in folders, one for each class: folder/class/image.png")
     return found
 
