@@ -15,16 +15,12 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import os
 import time
-import warnings
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import torch
-from bench_ops import rows, written
+from bench_ops import begun, parser_of, rows, save, written
 from elsewhere import Elsewhere, installed
 from networks import NETWORKS, made
 from peers import as_onnx
@@ -99,20 +95,10 @@ def _right(run: Any, exact: Tensor) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--samples", type=int, default=11)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser = parser_of(str(__doc__), 11, ["compile", "onnxruntime", "openvino"])
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--peers", nargs="*", choices=["compile", "onnxruntime", "openvino"], default=[])
-    parser.add_argument("--markdown", action="store_true")
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(given.threads)
-    torch.manual_seed(0)
+    given = begun(parser)
+    head = machine("cpu", given.threads)
     results = []
     with awake(), torch.no_grad():
         for name in given.networks:
@@ -124,10 +110,8 @@ def main() -> None:
         line.append(more)
     for line in table[len(results) + 1 :]:
         line.append("")
-    print(f"\n{machine('cpu', given.threads)}\n\n{written(table, given.markdown)}")
-    if given.json:
-        head = machine("cpu", given.threads)
-        given.json.write_text(json.dumps({"machine": head, "rows": results}, indent=1) + "\n", "utf-8")
+    print(f"\n{head}\n\n{written(table, given.markdown)}")
+    save(given.json, head, results)
 
 
 if __name__ == "__main__":

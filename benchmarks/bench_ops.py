@@ -17,6 +17,7 @@ import json
 import math
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,25 +129,41 @@ def written(table: list[list[str]], markdown: bool) -> str:
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in table)
 
 
-def main() -> None:
+def parser_of(description: str, samples: int, peers: Sequence[str]) -> argparse.ArgumentParser:
+    """With the words that both benchmarks take."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--samples", type=int, default=15)
+    parser.add_argument("--samples", type=int, default=samples)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--activation", choices=ACTIVATIONS, default="relu")
-    known = ["compile", "max-autotune", *RUNTIMES]
-    parser.add_argument("--peers", nargs="*", choices=known, default=[])
-    parser.add_argument("--layers", default="", help="those whose name contains this")
-    parser.add_argument("--forward", action="store_true", help="no training steps")
+    parser.add_argument("--peers", nargs="*", choices=peers, default=[])
     parser.add_argument("--markdown", action="store_true")
     parser.add_argument("--json", type=Path)
+    return parser
+
+
+def begun(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """What was asked for, with torch set up for it."""
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
+    return given
+
+
+def save(path: Path | None, head: str, results: list[dict[str, Any]]) -> None:
+    if path:
+        path.write_text(json.dumps({"machine": head, "rows": results}, indent=1) + "\n", "utf-8")
+
+
+def main() -> None:
+    parser = parser_of(str(__doc__), 15, ["compile", "max-autotune", *RUNTIMES])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--activation", choices=ACTIVATIONS, default="relu")
+    parser.add_argument("--layers", default="", help="those whose name contains this")
+    parser.add_argument("--forward", action="store_true", help="no training steps")
+    given = begun(parser)
     head = machine(given.device, given.threads)
     results = []
     with awake():
@@ -157,8 +174,7 @@ def main() -> None:
     print(f"\n{head}\n\nforward\n\n{written(rows(results, 'forward', 'bare'), given.markdown)}")
     if not given.forward:
         print(f"\ntraining step\n\n{written(rows(results, 'step', 'eager tied'), given.markdown)}")
-    if given.json:
-        given.json.write_text(json.dumps({"machine": head, "rows": results}, indent=1) + "\n", "utf-8")
+    save(given.json, head, results)
 
 
 if __name__ == "__main__":

@@ -140,15 +140,16 @@ def _ncnn(given: dict[str, Any], threads: int) -> Run:
         "BinaryOp add 2 1 y b z 0=0",
         "ReLU relu 1 1 z out",
     ]
-    folder = Path(tempfile.mkdtemp())
-    (folder / "layer.param").write_text("\n".join(lines) + "\n", "utf-8")
-    (folder / "layer.bin").write_bytes(b"\0\0\0\0" + weight.tobytes() + bias.tobytes())
     net = ncnn.Net()
     net.opt.num_threads = threads
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     net.opt.use_bf16_storage = False
-    net.load_param(str(folder / "layer.param"))
-    net.load_model(str(folder / "layer.bin"))
+    with tempfile.TemporaryDirectory() as folder:
+        described, numbers = Path(folder, "layer.param"), Path(folder, "layer.bin")
+        described.write_text("\n".join(lines) + "\n", "utf-8")
+        numbers.write_bytes(b"\0\0\0\0" + weight.tobytes() + bias.tobytes())
+        net.load_param(str(described))
+        net.load_model(str(numbers))
     image = ncnn.Mat(np.ascontiguousarray(given["x"][0]))
 
     def run() -> Array:

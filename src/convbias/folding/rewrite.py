@@ -19,7 +19,7 @@ from ..errors import ShapeError
 from ..geometry import Site
 from ..nn import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from ..nn.convnd import ConvNd
-from ..ops.layout import is_channels_last
+from ..ops.layout import channels_last, is_channels_last
 from ..tying import Tying, Untied, parse
 from .casts import implicit
 from .convolutions import KINDS
@@ -114,8 +114,8 @@ def written(network: Network, own: bool = False) -> GraphModule:
 
 def _can_be_own(network: Network, node: Node) -> bool:
     """Whether a convolution that nothing changed can be a layer by itself."""
-    uneven = node in network.convolutions and is_uneven(network.convolutions[node])
-    return node.target in KINDS and node in network.convolutions and not uneven and not network.shares(node)
+    conv = network.convolutions.get(node)
+    return node.target in KINDS and conv is not None and not is_uneven(conv) and not network.shares(node)
 
 
 def _take_inside(called: Node, layer: Module) -> None:
@@ -284,7 +284,7 @@ def _layer(network: Network, node: Node, own: bool) -> Module:
         kept = value.detach().to(dtype).clone(memory_format=torch.contiguous_format)
         setattr(layer, name, Parameter(kept, requires_grad=False))
     if _was_channels_last(network, node):
-        layer.to(memory_format=torch.channels_last if geometry.dims == 2 else torch.channels_last_3d)
+        layer.to(memory_format=channels_last(layer.weight))
     return layer.eval()
 
 

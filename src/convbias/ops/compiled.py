@@ -22,8 +22,8 @@ from .activations import ACTIVATIONS
 from .call import Call, Packed, recorded
 from .choice import SMALL, chosen, winograd
 from .epilogue import KEEPING, hand_back
-from .kept import Kept, state_of
-from .layout import is_channels_last
+from .kept import state_of
+from .layout import as_torchs, form_of
 
 _WHERE = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, int groups, str activation"
 _GIVEN = f"(Tensor input, Tensor weight, Tensor? field, {_WHERE}) -> Tensor"
@@ -31,7 +31,7 @@ _GRADIENTS = f"(Tensor gy, Tensor? y, Tensor input, Tensor weight, Tensor? field
 
 _TRACED = frozenset((Tensor, torch.nn.Parameter, FakeTensor, FunctionalTensor))
 
-# What was made of a weight stays for as long as the weight does.
+# What was made of a weight, for which calls and which field, stays for as long as the weight does.
 _kept: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
@@ -68,7 +68,7 @@ def node(call: Call) -> Tensor:
     where = (call.geometry.stride, padding, call.geometry.dilation, call.groups)
     activation = "" if apart else call.activation
     field = call.field() if call.tied is None else call.tied
-    form = _form(input, call.weight)
+    form = form_of(input, call.weight)
     if field is not None and field.dim() > 1 and form is not torch.contiguous_format:
         field = field[None].contiguous(memory_format=form)[0]
     # An op that has a derivative takes longer to be called.
@@ -82,63 +82,38 @@ def forget(weight: Tensor) -> None:
     _kept.pop(weight, None)
 
 
-def whole(
-    input: Tensor,
-    weight: Tensor,
-    field: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    activation: str,
-    keep: bool = True,
-) -> Tensor:
-    """The node's kernel, for a ``field`` that is tied, (C,), or has an output's axes, each full or 1.
-
-    What is made of the weight is kept for the next call where ``keep`` is true.
-    """
-    call = _call(input, weight, field, (stride, padding, dilation), groups, activation)
+def whole(*given: Any, keep: bool = True) -> Tensor:
+    """The node's kernel. What is made of the weight is kept for the next call where ``keep`` is true."""
+    call = _call(*given)
     with torch.no_grad():
         y = route.run(call._replace(packed=_packed(call)) if keep else call)
-    return y.contiguous(memory_format=_form(input, weight))
+    return as_torchs(y, call.input, call.weight)
 
 
-def whole_recorded(*arguments: Any) -> Tensor:
+def whole_recorded(*given: Any) -> Tensor:
     """The same where a gradient is recorded: the weight is another one at the next call."""
-    return whole(*arguments, keep=False)
+    return whole(*given, keep=False)
 
 
-def whole_backward(
-    gy: Tensor,
-    y: Tensor | None,
-    input: Tensor,
-    weight: Tensor,
-    field: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    activation: str,
-    wanted: Sequence[bool],
-) -> list[Tensor]:
-    """The gradients of ``input``, ``weight`` and ``field`` that are wanted; ``y`` is :func:`whole`'s."""
-    call = _call(input, weight, field, (stride, padding, dilation), groups, activation)
+def whole_backward(gy: Tensor, y: Tensor | None, *given_and_wanted: Any) -> list[Tensor]:
+    """The gradients of input, weight and field that are wanted; ``y`` is :func:`whole`'s."""
+    *given, wanted = given_and_wanted
+    call, like = _call(*given), given[:3]
     dims = call.geometry.dims
-    last = _form(input, weight) is not torch.contiguous_format
+    last = form_of(call.input, call.weight) is not torch.contiguous_format
     order = (*range(1, dims + 1), 0) if last else tuple(range(dims + 1))
     summands = call.bared.summands()
     kernels = aten if native.absence() else native
     with torch.no_grad():
         plan = ways.planned(call) if training.unfit(call) is None else None
-        gz, of_field = hand_back(y, gy, order, summands, activation, kernels, wanted[2:] if summands else [])
+        gz, of_field = hand_back(y, gy, order, summands, call.activation, kernels, wanted[2:])
         found = [*training.gradients(plan, call, gz, wanted[:2]), *of_field]
-        if field is not None and found[2] is not None:
-            found[2] = found[2].reshape(field.shape)
-    like = (input, weight, field)
-    return [_laid_like(g, x) for g, x in zip(found, like, strict=False) if g is not None and x is not None]
+    return [_like(x, g) for x, g in zip(like, found, strict=False) if g is not None]
 
 
-def _laid_like(gradient: Tensor, x: Tensor) -> Tensor:
+def _like(x: Tensor, gradient: Tensor) -> Tensor:
+    """``gradient`` in the shape and the layout of ``x``."""
+    gradient = gradient.reshape(x.shape)
     return gradient if gradient.stride() == x.stride() else torch.empty_like(x).copy_(gradient)
 
 
@@ -146,11 +121,14 @@ def _call(
     input: Tensor,
     weight: Tensor,
     field: Tensor | None,
-    where: Sequence[Sequence[int]],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
     groups: int,
     activation: str,
 ) -> Call:
-    geometry = _known_geometry(tuple(weight.shape[2:]), *map(tuple, where))
+    """The node's arguments; a field is tied, (C,), or has an output's axes, each full or 1."""
+    geometry = _known_geometry(tuple(weight.shape[2:]), tuple(stride), tuple(padding), tuple(dilation))
     tying = "none" if field is None else "tied" if field.dim() == 1 else "untied"
     return Call(input, weight, [] if field is None else [field], tying, geometry, groups, activation)
 
@@ -174,36 +152,21 @@ def _packed(call: Call) -> Packed | None:
     key = (state_of(weight), call.input.shape, call.geometry, call.groups, chosen(), winograd())
     # A convolution that is live keeps the field's memory from being given to another.
     field = (call.activation, *((field.data_ptr(), field.shape, field.stride()) for field in call.bias))
-    kept: Kept[Packed | None] | None = _kept.get(weight)
-    if kept is not None and kept.key == (key, field):
-        return kept.value
-    packed = kept.value if kept is not None and kept.key[0] == key else packing.packed(call)
+    known, read, packed = _kept.get(weight) or (None, None, None)
+    if (known, read) == (key, field):
+        return packed
+    if known != key:
+        packed = packing.packed(call)
     ready = packing.ready(call, packed)
     live = ready is None or ready.run is None or ready.run.live
-    _kept[weight] = Kept.of(ready if live else packed, (), (key, field if live else None))
+    _kept[weight] = (key, field, ready) if live else (key, None, packed)
     return ready
 
 
-def _form(input: Tensor, weight: Tensor) -> torch.memory_format:
-    """The layout that torch's convolution of these has."""
-    if is_channels_last(input) or is_channels_last(weight):
-        return torch.channels_last if input.dim() == 4 else torch.channels_last_3d
-    return torch.contiguous_format
-
-
-def _fake(
-    input: Tensor,
-    weight: Tensor,
-    field: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    activation: str,
-) -> Tensor:
-    geometry = _geometry(tuple(weight.shape[2:]), tuple(stride), tuple(padding), tuple(dilation))
+def _fake(input: Tensor, weight: Tensor, field: Tensor | None, *where: Any) -> Tensor:
+    geometry = _geometry(tuple(weight.shape[2:]), *map(tuple, where[:3]))
     size = (input.shape[0], weight.shape[0], *geometry.output_size(input.shape[2:]))
-    form = _form(input, weight)
+    form = form_of(input, weight)
     return torch.empty(size, dtype=input.dtype, device=input.device, memory_format=form)
 
 

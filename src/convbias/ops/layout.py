@@ -10,13 +10,23 @@ Order = tuple[int, ...]
 
 def is_channels_last(x: Tensor) -> bool:
     """Whether ``x`` (N, C, H, W) or (N, C, D, H, W) is in channels_last, and not in both layouts."""
-    last = torch.channels_last_3d if x.dim() == 5 else torch.channels_last
-    return x.is_contiguous(memory_format=last) and not x.is_contiguous()
+    return x.is_contiguous(memory_format=channels_last(x)) and not x.is_contiguous()
+
+
+def channels_last(x: Tensor) -> torch.memory_format:
+    """channels_last for as many axes as ``x`` has."""
+    return torch.channels_last_3d if x.dim() == 5 else torch.channels_last
+
+
+def form_of(input: Tensor, weight: Tensor) -> torch.memory_format:
+    """The layout that torch's own convolution of ``input`` by ``weight`` has."""
+    last = is_channels_last(input) or is_channels_last(weight)
+    return channels_last(input) if last else torch.contiguous_format
 
 
 def as_torchs(y: Tensor, input: Tensor, weight: Tensor) -> Tensor:
-    """``y`` in the layout that torch's own convolution of ``input`` by ``weight`` would have given it."""
-    return y if is_channels_last(input) or is_channels_last(weight) else y.contiguous()
+    """``y`` in that layout."""
+    return y.contiguous(memory_format=form_of(input, weight))
 
 
 def memory_order(y: Tensor) -> Order | None:
