@@ -5,14 +5,14 @@
 namespace check {
 namespace {
 
-const char* const WAY_NAMES[] = {"winograd", "direct", "depthwise"};
+const char* const WAY_NAMES[] = {"winograd", "direct", "depthwise", "pointwise"};
 
-// One way of convolving, with a random field. Where a second draw of each is alike, cases are common ones.
+// One way of convolving, with a random field, and now and then a residual. Where a second draw of each is alike, cases are common ones.
 struct Case : Fielded {
     int way, activation;
     Convolution shape{};
     Weights weights{};
-    Bits x, w;
+    Bits x, w, residual;
 
     explicit Case(int64_t number) : Fielded{{std::mt19937_64(uint64_t(number))}, 0, 0, {}, 1, {}} {
         way = int(number % WAYS);
@@ -24,8 +24,10 @@ struct Case : Fielded {
         sizes[1] = shape.out[1];
         sizes[2] = shape.filters;
         draw_field();
-        // A field that lies as the output does, all but for gaps, takes ways of its own, as having none does.
-        const int64_t kind = random.below(4), place = shape.filters + random.below(2) * random.below(3);
+        if (random.below(3) == 0) residual = random.numbers(SINGLE, samples * shape.out[0] * shape.out[1] * shape.filters);
+        // A field that lies as the output does, all but for gaps, takes ways of its own, as having none does: with
+        // a residual too.
+        const int64_t kind = random.below(residual.empty() ? 4 : 2), place = shape.filters + random.below(2) * random.below(3);
         if (kind < 2) terms.resize(kind);
         if (kind == 1)
             terms[0] = {{shape.out[1] * place, place, 1}, {}, random.numbers(SINGLE, shape.out[0] * shape.out[1] * place)};
@@ -36,11 +38,12 @@ struct Case : Fielded {
                                          {"stride", shape.stride}, {"dilation", shape.dilation}, {"before", shape.before}})
             story += std::string(", ") + name + " " + std::to_string(pair[0]) + "×" + std::to_string(pair[1]);
         story += ", " + std::to_string(samples) + "×" + std::to_string(shape.channels) + "→" +
-                 std::to_string(shape.filters) + ", " + std::to_string(terms.size()) + " terms)";
+                 std::to_string(shape.filters) + ", " + std::to_string(terms.size()) + " terms" +
+                 (residual.empty() ? ")" : ", residual)");
     }
 
     void draw_shape() {
-        const bool winograd = way == WINOGRAD, depthwise = way == DEPTHWISE;
+        const bool winograd = way == WINOGRAD, depthwise = way == DEPTHWISE, pointwise = way == POINTWISE;
         shape.samples = random.below(3);
         const int64_t least = way == DIRECT ? 1 : 16;
         shape.channels = least + random.below(random.below(4) ? 4 : 40);
@@ -49,17 +52,22 @@ struct Case : Fielded {
         shape.filters = depthwise ? shape.channels : least + random.below(random.below(4) ? 9 : 40);
         // Now and then so many that a block of outputs is more than what is finished at a time.
         if (depthwise && random.below(8) == 0) shape.channels = shape.filters = 470 + random.below(60);
+        // Or filters so many that they are taken in slices.
+        if (pointwise && random.below(8) == 0) {
+            shape.channels = 400 + random.below(112);
+            shape.filters = 330 + random.below(90);
+        }
         for (int axis = 0; axis < 2; axis++) {
             constexpr int64_t KERNELS[] = {1, 2, 3, 3, 5, 7, 9};
-            shape.kernel[axis] = winograd ? 3 : KERNELS[random.below(std::size(KERNELS))];
+            shape.kernel[axis] = winograd ? 3 : pointwise ? 1 : KERNELS[random.below(std::size(KERNELS))];
             shape.stride[axis] = winograd ? 1 : 1 + random.below(random.below(2) ? 1 : 3);
             // Along a row the direct way takes no dilation.
             shape.dilation[axis] = winograd || (way == DIRECT && axis) ? 1 : 1 + random.below(random.below(2) ? 1 : 3);
             shape.out[axis] = 1 + random.below(axis ? random.below(2) ? 12 : 40 : depthwise ? 20 : 6);
-            shape.before[axis] = random.below(shape.dilation[axis] * (shape.kernel[axis] - 1) + 2);
+            shape.before[axis] = pointwise ? 0 : random.below(shape.dilation[axis] * (shape.kernel[axis] - 1) + 2);
             const int64_t reach = (shape.out[axis] - 1) * shape.stride[axis] - shape.before[axis] +
                                   shape.dilation[axis] * (shape.kernel[axis] - 1) + 1;
-            shape.size[axis] = std::max<int64_t>(1, reach - random.below(4));
+            shape.size[axis] = std::max<int64_t>(1, pointwise ? reach + random.below(2) : reach - random.below(4));
         }
     }
 
@@ -120,18 +128,21 @@ void check_forward(Case& c) {
                     sizes += fabs(product);
                 });
             }
-            z.push_back(sum + field[p]);
-            all.push_back(sizes + size[p]);
+            const double more = c.residual.empty() ? 0 : SINGLE.value(c.residual[n * c.places + p]);
+            z.push_back(sum + field[p] + more);
+            all.push_back(sizes + size[p] + fabs(more));
         }
     over_threads(
         [&](int threads) {
             const Held held(c, true);
             Memory x(c.random, 4, c.x), w(c.random, 4, c.w), y(c.random, 4, int64_t(z.size()));
             Memory packed(c.random, 4, convbias_packed_size(c.way, &s));
+            Memory residual(c.random, 4, c.residual);
+            const float* added = c.residual.empty() ? nullptr : (const float*)residual.data();
             c.weights.values = (const float*)w.data();
             convbias_pack(c.way, &s, &c.weights, (float*)packed.data(), threads);
             if (!convbias_convolve(c.way, c.activation, &s, (const float*)x.data(), (const float*)packed.data(),
-                                   (float*)y.data(), &held.field, threads))
+                                   added, (float*)y.data(), &held.field, threads))
                 fail("no memory");
             return std::vector<Bits>{y.bits()};
         },

@@ -47,7 +47,7 @@ struct Weights {
     int rotated;
 };
 
-enum Way : int { WINOGRAD, DIRECT, DEPTHWISE, WAYS };
+enum Way : int { WINOGRAD, DIRECT, DEPTHWISE, POINTWISE, WAYS };
 
 // y = act(z + field), in float32 arithmetic. Without `y` it is written over z; with it, z becomes z + field,
 // which the derivative of some activations needs.
@@ -68,9 +68,10 @@ int convbias_reduce(const float* sums, const Field* field, const int64_t* counts
 int64_t convbias_packed_size(int way, const Convolution* convolution);
 void convbias_pack(int way, const Convolution* convolution, const Weights* weights, float* packed, int threads);
 
-// y = act(x ∗ weights + field), float32. A field may have no terms. 0 where there is no memory for it.
+// y = act(x ∗ weights + field + residual), float32. A field may have no terms; a residual, which lies as y does, may
+// be null. 0 where there is no memory for it.
 int convbias_convolve(int way, int activation, const Convolution* convolution, const float* x, const float* packed,
-                      float* y, const Field* field, int threads);
+                      const float* residual, float* y, const Field* field, int threads);
 
 // The gradient of a depthwise convolution's weights, [tap][channel]. 0 where there is no memory for it, or no
 // kernel: it is for 3, 5, 7 and 9 taps along a row, stride 1 or 2 and no dilation along it.

@@ -104,7 +104,7 @@ struct Row {
     const Finishing& finish;
     float* y;       // the sample's output,
     int64_t begin;  // and where the row begins in it
-    Ends ends = finish.ends(begin);
+    Ends ends;
 
     void edges(int64_t first, int64_t last) const {
         for (int64_t o = first; o < last; o++) {
@@ -154,10 +154,10 @@ Insides insides_of(const Convolution& c) {
     return &Row::insides<MOST_BESIDE>;
 }
 
-bool convolve(const Convolution& c, const float* x, const float* packed, float* y, const Field& field, int activation,
-              int threads) {
+bool convolve(const Convolution& c, const float* x, const float* packed, const float* residual, float* y,
+              const Field& field, int activation, int threads) {
     const bool aligned = c.channels % LANES == 0 && is_aligned(y);
-    const Finishing finish(field, activation, c.samples, c.out[1] * c.channels, aligned);
+    const Finishing finish(field, residual, activation, c.samples, c.out[1] * c.channels, aligned);
     const Inside inside(c);
     const Insides insides = insides_of(c);
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
@@ -175,7 +175,8 @@ bool convolve(const Convolution& c, const float* x, const float* packed, float* 
             const float* from = x + ((sample * c.size[0] + line) * c.size[1] - c.before[1]) * c.channels;
             lines.line[lines.lines++] = {from, packed + i * c.kernel[1] * c.channels};
         }
-        const Row work{c, lines, finish, y + sample * finish.places, row * c.out[1] * c.channels};
+        const int64_t begin = row * c.out[1] * c.channels;
+        const Row work{c, lines, finish, y + sample * finish.places, begin, finish.ends(sample, begin)};
         work.edges(0, inside.begin);
         (work.*insides)(inside.begin, inside.end);
         work.edges(inside.end, c.out[1]);

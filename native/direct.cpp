@@ -1,5 +1,5 @@
-// Convolutions as they are written: rows of the image times panels of weights. For few channels on large grids
-// and for 1×1 kernels, where there is more to be read and written than to be computed.
+// Convolutions as they are written: rows of the image times panels of weights. For few channels on large grids,
+// where there is more to be read and written than to be computed.
 
 #include <omp.h>
 
@@ -61,6 +61,7 @@ Rows find_rows(const Convolution& c, const Grouped& g, const float* image, int64
     rows.segments = 0;
     rows.step = g.step;
     rows.apart = false;
+    rows.next = nullptr;
     for (int64_t i = 0; i < c.kernel[0]; i++) {
         const int64_t line = line_read(c, row, i);
         if (line < 0) continue;
@@ -77,13 +78,13 @@ Rows find_rows(const Convolution& c, const Grouped& g, const float* image, int64
     return rows;
 }
 
-bool convolve(const Convolution& c, const float* x, const float* packed, float* y, const Field& field, int activation,
-              int threads) {
+bool convolve(const Convolution& c, const float* x, const float* packed, const float* residual, float* y,
+              const Field& field, int activation, int threads) {
     const Grouped g(c);
     const bool aligned = g.filters % LANES == 0 && c.out[1] * c.filters % LANES == 0 && is_aligned(y);
     // Parts of a row: whole blocks, as many as stay in the first cache.
     const int64_t block = ROWS * g.filters, part = (block < PART ? PART / block : 1) * ROWS * g.pixels;
-    const Finishing finish(field, activation, c.samples, part * c.filters, aligned);
+    const Finishing finish(field, residual, activation, c.samples, part * c.filters, aligned);
     const int64_t across = (c.out[1] + part - 1) / part;
     const int64_t room = c.kernel[0] * ((part / g.pixels) * g.step + g.depth);
     float* patches = reserve(room * threads);
@@ -93,14 +94,15 @@ bool convolve(const Convolution& c, const float* x, const float* packed, float* 
         float* patch = patches + room * omp_get_thread_num();
 #pragma omp for schedule(static)
         for (int64_t unit = 0; unit < c.samples * c.out[0] * across; unit++) {
-            const int64_t sample = unit / (c.out[0] * across), row = unit / across % c.out[0];
-            const int64_t first = unit % across * part, outputs = least(part, c.out[1] - first);
+            // All samples' parts of one place, one after another: they share what is read of the field.
+            const int64_t sample = unit % c.samples, row = unit / c.samples / across;
+            const int64_t first = unit / c.samples % across * part, outputs = least(part, c.out[1] - first);
             // The last group of a row may have fewer outputs.
             const int64_t groups = outputs / g.pixels, rest = (outputs - groups * g.pixels) * c.filters;
             const float* image = x + sample * c.size[0] * c.size[1] * c.channels;
             const Rows rows = find_rows(c, g, image, row, first, groups + (rest > 0), patch);
             const int64_t begin = (row * c.out[1] + first) * c.filters;
-            const Product to{y + sample * finish.places + begin, g.filters, finish.ends(begin)};
+            const Product to{y + sample * finish.places + begin, g.filters, finish.ends(sample, begin)};
             const float* panel = packed;
             for (int64_t done = 0; done < g.filters; done += PANEL, panel += PANEL * c.kernel[0] * g.depth) {
                 multiply(rows, 0, groups, panel, least(PANEL, g.filters - done), to, done);

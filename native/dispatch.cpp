@@ -19,7 +19,7 @@ struct Instructions {
 
 #define CONVBIAS_KERNELS(instructions)                                                      \
     instructions::kernel, instructions::reduce_term,                                        \
-        {&instructions::winograd, &instructions::direct, &instructions::depthwise}, instructions::depthwise_weights
+        {&instructions::winograd, &instructions::direct, &instructions::depthwise, &instructions::pointwise}, instructions::depthwise_weights
 
 const Instructions ALL[] = {
 #ifdef CONVBIAS_X86
@@ -77,8 +77,8 @@ void convbias_pack(int way, const Convolution* convolution, const Weights* weigh
 }
 
 int convbias_convolve(int way, int activation, const Convolution* convolution, const float* x, const float* packed,
-                      float* y, const Field* field, int threads) {
-    return chosen->ways[way]->convolve(*convolution, x, packed, y, *field, activation, usable(threads));
+                      const float* residual, float* y, const Field* field, int threads) {
+    return chosen->ways[way]->convolve(*convolution, x, packed, residual, y, *field, activation, usable(threads));
 }
 
 int convbias_depthwise_weights(const Convolution* convolution, const float* x, const float* gy, float* gw, int threads) {

@@ -15,17 +15,15 @@ namespace {
 // Memory for `count` numbers, or null.
 inline float* reserve(int64_t count) { return (float*)aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64); }
 
-// What sums start from, and what they are cut off at before they are stored: a field where it lies, and relu.
+// What sums start from, and what they are cut off at before they are stored.
 struct Ends {
-    const float* field;  // of the first sum's place, or null
+    const float* starts[2];  // arrays, of which those that are there come first: nothing, one, or their sum
     Vector low;
     bool past;  // the caches, where the output is too large for them
 
-    Vector first(int64_t at) const { return field ? load(field + at) : Vector{}; }
-    Vector first(int64_t at, int64_t count) const { return field ? load_some(field + at, count) : Vector{}; }
-    // Says that the field from `at` on will be wanted, so that it is in the cache by then.
-    void expect(int64_t at) const {
-        if (field) __builtin_prefetch(field + at);
+    Vector first(int64_t at) const {
+        const Vector start = starts[0] ? load(starts[0] + at) : Vector{};
+        return starts[1] ? start + load(starts[1] + at) : start;
     }
     Vector last(Vector sum) const { return sum < low ? low : sum; }
 };
@@ -35,9 +33,10 @@ class Finishing {
     const int64_t places;
 
     // The kernel takes the ends that are offered, and begins with all of a place's channels; of `longest` numbers
-    // at once at most. `aligned` ones may be streamed.
-    Finishing(const Field& given, int activation, int64_t samples, int64_t longest, bool aligned)
+    // at once at most. `aligned` ones may be streamed. A `residual`, which lies as the output, may be added too.
+    Finishing(const Field& given, const float* residual, int activation, int64_t samples, int64_t longest, bool aligned)
         : places(places_of(given)),
+          residual(residual),
           field(collapsed(given)),
           lies(lies_as_places(field)),
           repeated(repeats(field, given.sizes[given.axes - 1]) ? reserve(longest) : nullptr),
@@ -52,10 +51,15 @@ class Finishing {
     Finishing(const Finishing&) = delete;
     ~Finishing() { free(repeated); }
 
-    // For sums of a sample from place `begin` on.
-    Ends ends(int64_t begin) const {
-        return {!fused ? nullptr : repeated ? repeated : lies ? field.term[0].values + begin : nullptr, low, past};
+    // For the sums of sample `n` from place `begin` on.
+    Ends ends(int64_t n, int64_t begin) const {
+        const float* start = !fused ? nullptr : repeated ? repeated : lies ? field.term[0].values + begin : nullptr;
+        const float* other = residual ? residual + n * places + begin : nullptr;
+        return {{start ? start : other, start ? other : nullptr}, low, past};
     }
+
+    // Whether the ends do all.
+    bool inside() const { return !finish; }
 
     // For `count` numbers of a sample, from `begin` on, which lie at `z`; nothing where the ends did it.
     void operator()(float* z, int64_t begin, int64_t count) const {
@@ -73,6 +77,7 @@ class Finishing {
     // costs that layer more than it saves (measured with a 1×1 and a depthwise convolution behind).
     static constexpr int64_t LARGE = 3 << 20;
 
+    const float* const residual;  // or null
     const Field field;
     const bool lies;
     float* const repeated;  // or null: a field that is the same at every place, at as many as are asked for

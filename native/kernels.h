@@ -14,8 +14,8 @@ struct Kernel {
 struct Method {
     int64_t (*packed_size)(const Convolution& c);
     void (*pack)(const Convolution& c, const Weights& weights, float* packed, int threads);
-    bool (*convolve)(const Convolution& c, const float* x, const float* packed, float* y, const Field& field,
-                     int activation, int threads);
+    bool (*convolve)(const Convolution& c, const float* x, const float* packed, const float* residual, float* y,
+                     const Field& field, int activation, int threads);
 };
 
 // z becomes act(z + field).
@@ -27,7 +27,7 @@ typedef void Finish(float* z, const float* field, int64_t count);
     bool reduce_term(const float* sums, const Field& field, int64_t term, int64_t values, int threads);          \
     Finish* finish_of(int activation);                                                                          \
     bool depthwise_weights(const Convolution& c, const float* x, const float* gy, float* gw, int threads);      \
-    extern const Method winograd, direct, depthwise;                                                            \
+    extern const Method winograd, direct, depthwise, pointwise;                                                            \
     }
 
 CONVBIAS_DECLARE(plain)

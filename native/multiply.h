@@ -10,6 +10,8 @@ namespace {
 
 constexpr int PANEL = 2 * LANES;
 constexpr int64_t MOST_SEGMENTS = 64;
+// Numbers that are fetched together.
+constexpr int64_t LINE = 16;
 
 // Where a row's numbers lie: in segments, such as the rows of the kernel that meet the image. The next row's are
 // `step` numbers further on. Where segments are summed up `apart`, sums of sums keep more digits.
@@ -20,6 +22,7 @@ struct Rows {
     } segment[MOST_SEGMENTS];
     int64_t segments, step;
     bool apart;
+    const float* next;  // numbers that will be wanted soon, as many as there are rows, or null
 };
 
 // Where the products go: row r's to y + r · step.
@@ -47,26 +50,62 @@ inline void add_sums(Vector (&sums)[R][V], float* y, int64_t step, bool more) {
         }
 }
 
+// Sums start from numbers that lie as the products do; those of the R rows behind will be wanted soon.
+template <bool more, int R, int V>
+inline void start_from(Vector (&sums)[R][V], const float* from, int64_t step, int64_t last) {
+    if (last == LANES) {
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 2
+            for (int v = 0; v < V; v++) {
+                const Vector start = load(from + r * step + v * LANES);
+                sums[r][v] = more ? sums[r][v] + start : start;
+            }
+    } else {
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 2
+            for (int v = 0; v < V; v++) {
+                const float* at = from + r * step + v * LANES;
+                const Vector start = v < V - 1 ? load(at) : load_some(at, last);
+                sums[r][v] = more ? sums[r][v] + start : start;
+            }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 2
+        for (int v = 0; v < V; v++) __builtin_prefetch(from + (R + r) * step + v * LANES);
+}
+
+template <int R, int V>
+inline void start_sums(Vector (&sums)[R][V], const Product& to, int64_t at, int64_t last) {
+    const float* const* starts = to.ends.starts;
+    if (starts[0]) {
+        start_from<false>(sums, starts[0] + at, to.step, last);
+        if (starts[1]) start_from<true>(sums, starts[1] + at, to.step, last);
+        return;
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 2
+        for (int v = 0; v < V; v++) sums[r][v] = Vector{};
+}
+
 // y[r][k] = Σ over segments s and depth d of from[s][r · step + d] · panel[begin[s] + d][k], for R rows and V vectors
 // of filters, the last of them `last` filters long. `at` says where y[0][0] lies.
 template <int R, int V>
 inline void multiply_block(const Rows& rows, int64_t offset, const float* panel, const Product& to, int64_t at,
                            int64_t last) {
     Vector sums[R][V];
-#pragma GCC unroll 16
-    for (int r = 0; r < R; r++) {
-#pragma GCC unroll 2
-        for (int v = 0; v < V - 1; v++) sums[r][v] = to.ends.first(at + r * to.step + v * LANES);
-#pragma GCC unroll 2
-        for (int v = 0; v < V; v++) to.ends.expect(at + (R + r) * to.step + v * LANES);
-        const int64_t end = at + r * to.step + (V - 1) * LANES;
-        sums[r][V - 1] = last == LANES ? to.ends.first(end) : to.ends.first(end, last);
-    }
+    start_sums(sums, to, at, last);
     for (int64_t s = 0; s < rows.segments; s++) {
         const float* from = rows.segment[s].from + offset;
         const float* weights = panel + rows.segment[s].begin * V * LANES;
         if (rows.apart && s > 0) add_sums<R, V>(sums, to.y + at, to.step, s > 1);
-        for (int64_t d = 0; d < rows.segment[s].depth; d++, weights += V * LANES) {
+        const float* next = rows.next ? rows.next + offset : from;
+        const int64_t line = rows.next ? LINE : 0;
+        for (int64_t d = 0; d < rows.segment[s].depth; d++, weights += V * LANES, next += line) {
+            __builtin_prefetch(next);
             Vector w[V];
 #pragma GCC unroll 2
             for (int v = 0; v < V; v++) w[v] = load(weights + v * LANES);

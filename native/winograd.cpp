@@ -207,7 +207,7 @@ void transform_back(const Tiles& tiles, const Part& part, int64_t t, const float
             Vector done[TILE];
             transform_line_back(half[i], done);
             const int64_t begin = ((tile.row + i) * c.out[1] + tile.column) * c.filters;
-            const Ends ends = finish.ends(begin);
+            const Ends ends = finish.ends(tile.sample, begin);
 #pragma GCC unroll 4
             for (int j = 0; j < TILE; j++) {
                 const int64_t at = j * c.filters + first;
@@ -232,17 +232,18 @@ void multiply_frequency(const Tiles& tiles, int64_t frequency, int64_t panel, in
     rows.segments = 0;
     rows.step = channels;
     rows.apart = true;
+    rows.next = nullptr;
     const int64_t chunk = at_least(CHUNK, (channels + MOST_SEGMENTS - 1) / MOST_SEGMENTS);
     for (int64_t done = 0; done < channels; done += chunk)
         rows.segment[rows.segments++] = {from + done, least(chunk, channels - done), done};
-    multiply(rows, 0, count, weights, filters, {y, tiles.filters, {nullptr, all(-__builtin_inff()), false}}, panel * PANEL);
+    multiply(rows, 0, count, weights, filters, {y, tiles.filters, {{}, all(-__builtin_inff()), false}}, panel * PANEL);
 }
 
-bool convolve(const Convolution& c, const float* x, const float* packed, float* y, const Field& field, int activation,
-              int threads) {
+bool convolve(const Convolution& c, const float* x, const float* packed, const float* residual, float* y,
+              const Field& field, int activation, int threads) {
     const Tiles tiles{c};
     if (!tiles.count) return true;
-    const Finishing finish(field, activation, c.samples, TILE * c.filters, false);
+    const Finishing finish(field, residual, activation, c.samples, TILE * c.filters, false);
     const bool alone = c.channels * c.filters <= OWN_WEIGHTS;
     const int64_t most = (alone ? OWN_ROOM : COMMON_ROOM) / tiles.room(1) + 1, panel_count = panels(c.filters);
     int64_t parts = (tiles.count + most - 1) / most;

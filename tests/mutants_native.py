@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mutants import ROOT, survivors
 
-CASES = 300
+CASES = 400
 # One instruction set, not optimised: quick to compile, and every line is in it.
 COMPILER = [
     *("g++", "-std=gnu++17", "-O0", "-g", "-fopenmp", "-fsanitize=address"),
@@ -123,12 +123,14 @@ MUTANTS = [
     ("finishing.h", "fused && activation == RELU ? 0", "fused ? 0"),
     ("finishing.h", "read_field(field, begin + done", "read_field(field, begin"),
     ("finishing.h", "field.terms || activation != NONE", "activation != NONE"),
+    ("finishing.h", "start ? start : other", "start"),
+    ("finishing.h", "start ? other : nullptr", "nullptr"),
+    ("finishing.h", "residual + n * places + begin", "residual + begin"),
+    ("finishing.h", "start + load(starts[1] + at)", "start"),
     # Products of matrices.
-    (
-        "multiply.h",
-        "to.ends.first(end) : to.ends.first(end, last)",
-        "to.ends.first(end) : to.ends.first(end)",
-    ),
+    ("multiply.h", "v < V - 1 ? load(at) : load_some(at, last)", "load(at)"),
+    ("multiply.h", "if (starts[1]) start_from<true>", "if (false) start_from<true>"),
+    ("multiply.h", "start_from<true>(sums, starts[1]", "start_from<false>(sums, starts[1]"),
     (
         "multiply.h",
         "if (last < LANES) {",
@@ -178,6 +180,20 @@ MUTANTS = [
     ("direct.cpp", "groups + (rest > 0)", "groups"),
     ("direct.cpp", "g.depth, i * g.depth", "g.depth, rows.segments * g.depth"),
     ("direct.cpp", "(pixels - 1) * c.stride[1]", "(pixels - 1)"),
+    # The pointwise way.
+    ("pointwise.cpp", "filter < c.filters ? *weight_at", "true ? *weight_at"),
+    ("pointwise.cpp", "least(PANEL, packed_filters(c.filters) - panel * PANEL)", "PANEL"),
+    ("pointwise.cpp", "place % across * part", "place % across"),
+    ("pointwise.cpp", "least(part, c.out[1] - first)", "part"),
+    ("pointwise.cpp", "number / (c.samples * places) * slice", "0"),
+    ("pointwise.cpp", "share ? in_slice / c.samples :", ""),
+    ("pointwise.cpp", "u.row * c.stride[0]", "u.row"),
+    ("pointwise.cpp", "u.first * c.stride[1]", "u.first"),
+    ("pointwise.cpp", "rows.step = c.stride[1] * c.channels", "rows.step = c.channels"),
+    ("pointwise.cpp", "least(PANEL, end - filter)", "PANEL"),
+    ("pointwise.cpp", "if (cut.slices == 1) finish", "finish"),
+    ("pointwise.cpp", "if (cut.slices == 1) finish", "if (false) finish"),
+    ("pointwise.cpp", "cut.slices > 1 && !finish", "false && !finish"),
     # Depthwise, and its weights.
     ("borders.h", "begin = least(c.kernel[1], rounded_up(-window, c.dilation[1]))", "begin = 0"),
     ("borders.h", "rounded_up(c.size[1] - window, c.dilation[1])", "c.kernel[1]"),

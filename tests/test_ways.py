@@ -14,6 +14,7 @@ from torch.testing import assert_close
 import convbias
 from convbias.ops import native, own, ways
 from convbias.ops.activations import ACTIVATIONS
+from convbias.ops.layout import is_channels_last
 from layer_cases import ALL, Case, expected, gradients, over
 
 BUILT = native.absence() is None
@@ -38,7 +39,10 @@ LAYERS: list[Made] = [
     ("direct", {"channels": (5, 17), "padding": 1, "stride": 2}, (40, 61)),
     ("direct", {"channels": (5, 1), "dilation": (2, 1), "padding": 2}, (41, 60)),
     ("direct", {"channels": (3, 4), "padding": 1, "padding_mode": "reflect"}, (50, 62)),
-    ("direct", {"channels": (24, 50), "kernel_size": 1}, (21, 20)),
+    ("direct", {"channels": (24, 9), "kernel_size": 1}, (21, 20)),
+    ("pointwise", {"channels": (24, 50), "kernel_size": 1}, (21, 20)),
+    ("pointwise", {"channels": (130, 17), "kernel_size": 1, "stride": 2}, (21, 13)),
+    ("pointwise", {"channels": (500, 290), "kernel_size": 1}, (7, 9)),
     depthwise(16, (28, 29), padding=1),
     depthwise(70, (9, 18), padding=3, kernel_size=7),
     depthwise(37, (12, 20), padding=2, kernel_size=5),
@@ -46,7 +50,9 @@ LAYERS: list[Made] = [
     depthwise(20, (30, 31), padding=4, dilation=3),
     depthwise(17, (33, 32), padding=4, kernel_size=9, stride=2),
 ]
-WINOGRAD, SEVEN = LAYERS[0], LAYERS[12]
+WINOGRAD, SEVEN = LAYERS[0], next(case for case in LAYERS if case[1].get("kernel_size") == 7)
+# Those which torch's gradients are as fast for.
+FORWARD = ("direct", "pointwise")
 TYINGS = ["none", "tied", "untied", "c w", "c h + c w", "tap"]
 
 
@@ -86,6 +92,9 @@ def test_the_whole_layer(case: Made, bias: str, instructions: str) -> None:
         native.use(instructions)
         with torch.no_grad():
             for input in (x, x.contiguous()):
+                # Of 1×1 kernels the weight cannot tell that channels lie last.
+                if layer.kernel_size == (1, 1) and input is not x:
+                    continue
                 (taken,) = convbias.explain_route(layer, input)
                 assert (taken.convolution, taken.epilogue) == (case[0], case[0]), taken
                 assert_close(layer(input).double(), exact(layer, x), rtol=1e-5, atol=2e-5)
@@ -101,6 +110,19 @@ def test_every_activation(case: Made, activation: str | None) -> None:
         assert_close(layer(x).double(), exact(layer, x), rtol=1e-5, atol=2e-5)
 
 
+@over_layers
+def test_images_whose_channels_do_not_lie_last(case: Made) -> None:
+    """To turn them round and back takes longer than any way but Winograd's saves."""
+    layer, x = made(case, "untied", "relu")
+    layer.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+    with torch.no_grad():
+        (taken,) = convbias.explain_route(layer, x.contiguous())
+        assert (taken.convolution == "winograd") == (case[0] == "winograd"), taken
+        y = layer(x.contiguous())
+        assert y.is_contiguous()
+        assert_close(y.double(), exact(layer, x), rtol=1e-5, atol=2e-5)
+
+
 @over(ALL)
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_every_small_layer(case: Case, channels_last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,8 +133,9 @@ def test_every_small_layer(case: Case, channels_last: bool, monkeypatch: pytest.
         x = x.to(memory_format=torch.channels_last)
     with torch.no_grad():
         (taken,) = convbias.explain_route(layer, x)
-        if type(layer) is convbias.Conv2d and layer.groups == 1 and layer.dilation[1] == 1:
-            assert taken.convolution == "direct", taken
+        last = is_channels_last(x) or is_channels_last(layer.weight)
+        if type(layer) is convbias.Conv2d and layer.groups == 1 and layer.dilation[1] == 1 and x.dim() == 4:
+            assert (taken.convolution == "direct") == last, taken
         y = layer(x)
         assert_close(y.double(), exact(layer, x), rtol=1e-5, atol=1e-5)
         with convbias.backend("aten"):
@@ -128,7 +151,7 @@ def test_gradients(case: Made, activation: str | None, bias: str) -> None:
     input, wide = x.clone().requires_grad_(), x.double().requires_grad_()
     (taken,) = convbias.explain_route(layer, input)
     plain = layer.padding_mode == "zeros"
-    assert (taken.convolution == case[0]) == (plain and case[0] != "direct"), taken
+    assert (taken.convolution == case[0]) == (plain and case[0] not in FORWARD), taken
     y, wanted = layer(input), expected(double, wide)
     assert_close(y.double(), wanted, rtol=1e-5, atol=2e-5)
     # Where relu's slope jumps, rounding decides on which side a number is.
@@ -170,7 +193,7 @@ def test_a_gradient_that_is_wanted_alone(needed: str) -> None:
     [
         (("direct", {"channels": (3, 16), "padding": 1}, (450, 223)), 3 << 20),
         (("direct", {"channels": (3, 8), "padding": 1}, (450, 446)), 3 << 20),
-        (("direct", {"channels": (16, 48), "kernel_size": 1}, (180, 184)), 3 << 20),
+        (("pointwise", {"channels": (16, 48), "kernel_size": 1}, (180, 184)), 3 << 20),
         (depthwise(64, (160, 155), padding=1), 3 << 20),
     ],
 )

@@ -126,7 +126,8 @@ def _own_way(conv: AffineConv, input: tuple[int, ...], target: Target) -> str:
     """Which of convbias's own convolutions runs ``conv`` on ``target``, or ""."""
     if not target.own or conv.geometry.dims != 2 or conv.geometry.transposed or math.prod(input) < SMALL:
         return ""
-    plan = ways.plan_for(input, conv.out_channels, conv.geometry, conv.groups, True)
+    # The only one that is sooner done is chosen whether channels lie last or not.
+    plan = ways.plan_for(input, conv.out_channels, conv.geometry, conv.groups, False, True)
     return plan.way if plan else ""
 
 

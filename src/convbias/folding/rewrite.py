@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 from itertools import accumulate
@@ -19,6 +20,8 @@ from ..errors import ShapeError
 from ..geometry import Site
 from ..nn import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from ..nn.convnd import ConvNd
+from ..ops import ways
+from ..ops.choice import SMALL
 from ..ops.layout import channels_last, is_channels_last
 from ..tying import Tying, Untied, parse
 from .casts import implicit
@@ -80,12 +83,14 @@ def bias_of(
 def written(network: Network, own: bool = False) -> GraphModule:
     """The network's module, with a layer for each convolution that was changed, and nothing unused.
 
-    ``own``: every convolution becomes a layer of convbias's, with the activation after it inside.
+    ``own``: those that convbias's kernels are faster for become its layers, with the sum and the activation
+    after them inside.
     """
     module, graph = network.module, network.module.graph
     implicit(network.casts)
     taken = {node for node in network.nodes if own and _can_be_own(network, node)}
-    layers = {node: _layer(network, node, own) for node in network.nodes if node in taken | network.changed}
+    made = [node for node in network.nodes if node in taken | network.changed]
+    layers = {node: _layer(network, node, own and _pays(network, node)) for node in made}
     for node in (*layers, *(node for node in network.padded if node not in layers)):
         rest = () if node in layers else node.args[1:]
         node.args = (_padded(network, node, node in layers), *rest)
@@ -100,7 +105,7 @@ def written(network: Network, own: bool = False) -> GraphModule:
         called.meta = dict(node.meta)
         node.replace_all_uses_with(called)
         graph.erase_node(node)
-        if own:
+        if own and isinstance(layer, ConvNd):
             _take_inside(called, layer)
     graph.eliminate_dead_code()
     of_any_layout(module)
@@ -115,20 +120,65 @@ def written(network: Network, own: bool = False) -> GraphModule:
 def _can_be_own(network: Network, node: Node) -> bool:
     """Whether a convolution that nothing changed can be a layer by itself."""
     conv = network.convolutions.get(node)
-    return node.target in KINDS and conv is not None and not is_uneven(conv) and not network.shares(node)
+    if node.target not in KINDS or conv is None or is_uneven(conv) or network.shares(node):
+        return False
+    return _pays(network, node)
 
 
-def _take_inside(called: Node, layer: Module) -> None:
-    """The activation that alone reads the layer's result becomes the layer's."""
-    if len(called.users) != 1:
+def _pays(network: Network, node: Node) -> bool:
+    """Whether a layer of convbias's is faster than torch's there, if its bias is no field."""
+    conv, given = network.convolutions[node], network.hint(input_of(node))
+    dims, single = conv.geometry.dims, node.meta["val"].dtype == torch.float32
+    if conv.geometry.transposed or dims < 2 or not single or math.prod(given) < SMALL:
+        return False
+    # Of 3D images, torch takes its time for one by itself.
+    if dims == 3:
+        return given[0] == 1
+    last = _lies_last(network)
+    return last or ways.plan_for(given, conv.out_channels, conv.geometry, conv.groups, last, True) is not None
+
+
+def _lies_last(network: Network) -> bool:
+    """Whether images run through the network with their channels last: a 1×1 kernel cannot tell."""
+    given = [node.meta.get("val") for node in network.module.graph.nodes if node.op == "placeholder"]
+    known = [x for x in given if isinstance(x, Tensor) and all(isinstance(n, int) for n in x.shape)]
+    lying = [x for x in (*known, *network.constants.values()) if x.dim() in (4, 5)]
+    return any(is_channels_last(x) for x in lying)
+
+
+def _take_inside(called: Node, layer: ConvNd) -> None:
+    """The sum that alone reads the layer's result, and the activation behind it, become the layer's own."""
+    user = _only_user(called)
+    if user is not None and user.target is aten.add.Tensor and not user.kwargs:
+        other = next((node for node in user.args if node is not called), None)
+        if isinstance(other, Node) and _alike(called, other) and _alike(other, user):
+            with called.graph.inserting_before(user):
+                summed = called.graph.call_module(str(called.target), (*called.args, other))
+            summed.meta = dict(user.meta)
+            user.replace_all_uses_with(summed)
+            called.graph.erase_node(user)
+            called.graph.erase_node(called)
+            called, user = summed, _only_user(summed)
+    if user is None:
         return
-    (user,) = called.users
     more = (*user.args[1:], *user.kwargs.values())
     activation = INSIDE.get(user.target, {}).get(more)
-    if isinstance(layer, ConvNd) and activation is not None:
+    if activation is not None:
         layer.activation = activation
         user.replace_all_uses_with(called)
         called.graph.erase_node(user)
+
+
+def _only_user(node: Node) -> Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def _alike(one: Node, other: Node) -> bool:
+    """Whether the values of two nodes have the same shape and type."""
+    mine, theirs = one.meta.get("val"), other.meta.get("val")
+    if not isinstance(mine, Tensor) or not isinstance(theirs, Tensor):
+        return False
+    return mine.shape == theirs.shape and mine.dtype == theirs.dtype
 
 
 @final
@@ -232,11 +282,7 @@ def _is_fresh(source: object, node: Node) -> bool:
     """Whether ``node`` alone reads ``source``, a result of its own memory that is like ``node``'s."""
     if not isinstance(source, Node) or len(source.users) > 1:
         return False
-    mine, made = source.meta.get("val"), node.meta.get("val")
-    if not isinstance(mine, Tensor) or not isinstance(made, Tensor):
-        return False
-    alike = mine.shape == made.shape and mine.dtype == made.dtype
-    return alike and (source.op == "call_module" or source.target in FRESH)
+    return _alike(source, node) and (source.op == "call_module" or source.target in FRESH)
 
 
 def _free(module: GraphModule, name: str) -> str:

@@ -50,8 +50,8 @@ class _Conv(ConvNd):
     def _weight_shape(self) -> tuple[int, ...]:
         return (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
 
-    def forward(self, input: Tensor) -> Tensor:
-        return self._run(input, self.geometry())
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        return self._run(input, self.geometry(), residual)
 
 
 class Conv1d(_Conv):
@@ -74,7 +74,9 @@ class Conv2d(_Conv):
     Arguments are torch.nn's, in its order. ``bias`` takes a bool, a tying or its spelling (see
     :func:`convbias.parse`): which entries of the bias field ``B`` ``(C_out, *out)`` share a parameter. Two
     keywords are new: ``output_size``, which a bias per output location needs to know (the tyings that
-    follow the image ignore it), and ``activation``, a nonlinearity after the bias.
+    follow the image ignore it), and ``activation``, a nonlinearity after the bias. When it is called, a
+    ``residual`` of the output's shape can be given too, which is added before the activation: the sum of a
+    residual block, at the cost of reading it.
 
     Input ``(N, C_in, H, W)`` or ``(C_in, H, W)``; output ``(N, C_out, H_out, W_out)`` or without N.
     The same seed gives the weights and the tied bias of torch.nn's layer; every finer tying starts as

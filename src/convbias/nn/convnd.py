@@ -16,7 +16,7 @@ from ..errors import ShapeError
 from ..functional import call, check_input
 from ..geometry import Geometry, Site, per_axis
 from ..ops import compiled, packing, route
-from ..ops.activations import check_activation
+from ..ops.activations import ACTIVATIONS, check_activation
 from ..ops.call import BY_LABEL, Call, field_of
 from ..ops.choice import SMALL, chosen, winograd
 from ..ops.kept import Kept, keep
@@ -139,12 +139,17 @@ class ConvNd(Biased):
     def _zeros(self, site: Site) -> Tensor:
         return self.weight.new_zeros(site.field_shape)
 
-    def _run(self, input: Tensor, geometry: Geometry) -> Tensor:
+    def _run(self, input: Tensor, geometry: Geometry, residual: Tensor | None = None) -> Tensor:
         # Each tensor is read once: a parametrisation computes it anew each time.
         weight, bias = self.weight, self._bias_arguments()
         # Of small calls the rest takes longer than what is kept saves.
         large = self._computed or (type(input) is Tensor and max(input.numel(), weight.numel()) >= SMALL)
-        if large and may_write((input, weight, *bias)):
+        tensors = [input, weight, *bias]
+        if residual is not None:
+            check_residual(residual, input, self.out_channels, geometry)
+            tensors.append(residual)
+            large = large and residual.dtype == input.dtype
+        if large and may_write(tensors):
             setting = (geometry, self.activation, chosen(), winograd())
             key = (input.shape, input.stride(), input.dtype, *setting)
             compute = partial(self._prepare, input, weight, bias, geometry)
@@ -152,11 +157,12 @@ class ConvNd(Biased):
             if prepared is not self._prepared:  # to set an attribute of a module takes its time
                 self._prepared = prepared
             if prepared is not None:
-                return route.rerun(prepared.value, input)
-        return run(
-            *(input, weight, bias, self._spelling, geometry, self.groups, self.activation or ""),
-            self.output_size,
-        )
+                return route.rerun(prepared.value, input, residual)
+        call = (input, weight, bias, self._spelling, geometry, self.groups)
+        if residual is None:
+            return run(*call, self.activation or "", self.output_size)
+        y = run(*call, "", self.output_size) + residual
+        return ACTIVATIONS[self.activation](y) if self.activation else y
 
     def _prepare(self, input: Tensor, weight: Tensor, bias: Sequence[Tensor], geometry: Geometry) -> Call:
         """The call, with what can be kept for the next one: the field written out, the weight packed."""
@@ -239,6 +245,14 @@ def check(
             f"gives an output of {found}, but the bias of this layer is for {output_size}; "
             f"resize_({found}) interpolates it, and a tap or grid bias follows the image",
         )
+
+
+def check_residual(residual: Tensor, input: Tensor, channels: int, geometry: Geometry) -> None:
+    """Raise ShapeError for a residual that is not of the output's shape."""
+    dims = geometry.dims
+    wanted = (*input.shape[: -dims - 1], channels, *geometry.output_size(input.shape[-dims:]))
+    if residual.shape != wanted:
+        raise ShapeError("residual", list(residual.shape), f"must have the output's shape, {list(wanted)}")
 
 
 def check_channels(in_channels: int, out_channels: int, groups: int) -> None:

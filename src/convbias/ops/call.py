@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,9 +14,6 @@ from ..tying import Labelled, Tying, parse
 from ..tying.base import Summand
 from ..tying.labels import gather
 
-if TYPE_CHECKING:
-    from .own import Convolution
-
 BY_LABEL = "labels"
 
 _parsed = functools.cache(parse)
@@ -25,12 +22,14 @@ _parsed = functools.cache(parse)
 class Packed(NamedTuple):
     """A weight as one ``way`` of convolving wants it, for inputs of one shape.
 
-    For an own convolution ``run`` is the whole call: its field and activation are there too.
+    Where there is a ``run`` it does the whole of the call, for an input and what is added before the
+    activation, if anything is. Where that is ``live``, it reads the bias where it lies, at every call.
     """
 
     way: str
     weight: Tensor
-    run: Convolution | None = None
+    run: Callable[[Call, Tensor, Tensor | None], Tensor] | None = None
+    live: bool = True
 
 
 class Call(NamedTuple):

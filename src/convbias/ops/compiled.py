@@ -158,7 +158,7 @@ def _packed(call: Call) -> Packed | None:
     if known != key:
         packed = packing.packed(call)
     ready = packing.ready(call, packed)
-    live = ready is None or ready.run is None or ready.run.live
+    live = ready is None or ready.live
     _kept[weight] = (key, field, ready) if live else (key, None, packed)
     return ready
 

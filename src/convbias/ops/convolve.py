@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,14 +17,14 @@ from torch.nn import functional as F
 from ..geometry import Geometry
 from .call import Call, Packed, recorded
 from .choice import SMALL, chosen
-from .layout import as_torchs, is_channels_last
+from .layout import as_torchs, channels_last, form_of, is_channels_last
 
 NAME = "onednn"
 
 
 def convolve(call: Call) -> Tensor:
     """The convolution of ``call`` by oneDNN's own operator, which must not have refused it."""
-    return as_torchs(_onednn(call), call.input, call.weight)
+    return as_torchs(_onednn(call, call.input), call.input, call.weight)
 
 
 def refusal(call: Call) -> str | None:
@@ -34,18 +35,16 @@ def refusal(call: Call) -> str | None:
 
 
 def fused(call: Call) -> Tensor:
-    """Convolution, field and activation in one go, which must not have been refused."""
-    input, where = _input_and_where(call)
-    binary = torch.ops.mkldnn._convolution_pointwise.binary
-    return binary(input, call.bias[0][None], _weight(call), None, *where, *_adding(call))
+    """Convolution and field in one go, which must not have been refused."""
+    return _added(call, call.input, call.bias[0][None])
 
 
 def fused_refusal(call: Call) -> str | None:
-    """Why oneDNN does not add the field and the activation of ``call`` while it convolves, or None."""
+    """Why oneDNN does not add the field of ``call`` while it convolves, or None."""
     if call.input.numel() < SMALL:
         return "the image is small"
-    if call.tying != "untied" or call.activation not in ("", "relu"):
-        return "it takes an untied field and relu"
+    if call.tying != "untied":
+        return "it takes an untied field"
     if call.geometry.dims != 2 or call.input.dim() != 4 or call.input.shape[0] != 1:
         return "it takes images one by one"
     if 1 in call.bias[0].shape:
@@ -56,10 +55,9 @@ def fused_refusal(call: Call) -> str | None:
 
 
 def add_into(call: Call, out: Tensor) -> None:
-    """Add the convolution of ``call`` to ``out``, and apply relu where it asks for that."""
-    input, where = _input_and_where(call)
-    binary = torch.ops.mkldnn._convolution_pointwise_.binary
-    binary(out, input, _weight(call), None, *where, *_adding(call))
+    """Add the convolution of ``call`` to ``out``."""
+    input, where = _input_and_where(call, call.input)
+    torch.ops.mkldnn._convolution_pointwise_.binary(out, input, _weight(call), None, *where, *_ADDING)
 
 
 def into_refusal(call: Call, out: Tensor) -> str | None:
@@ -94,8 +92,7 @@ def _unfit(input: Tensor, weight: Tensor, geometry: Geometry) -> str | None:
 def worth_packing(input: Tensor, weight: Tensor, geometry: Geometry) -> bool:
     """Whether oneDNN's own order of the numbers of ``weight`` is worth its memory for inputs like ``input``.
 
-    It reorders the weight at every call, which counts for images one by one, and where the weight has more
-    numbers than the images.
+    It reorders the weight at every call. With one that is reordered, it leaves its output in channels_last.
     """
     if geometry.dims != 2 or input.dim() != 4 or chosen() == "aten":
         return False
@@ -104,7 +101,8 @@ def worth_packing(input: Tensor, weight: Tensor, geometry: Geometry) -> bool:
     if _unfit(input, weight, geometry) is not None:
         return False
     outputs = len(input) * weight.shape[0] * math.prod(geometry.output_size(input.shape[2:]))
-    return len(input) == 1 or weight.numel() > input.numel() + outputs
+    last = form_of(input, weight) is torch.channels_last
+    return last or weight.numel() > input.numel() + outputs
 
 
 def pack(input: Tensor, weight: Tensor, geometry: Geometry, groups: int) -> Packed:
@@ -115,8 +113,39 @@ def pack(input: Tensor, weight: Tensor, geometry: Geometry, groups: int) -> Pack
     return Packed(NAME, reorder(weight.detach(), *where))
 
 
-def _onednn(call: Call) -> Tensor:
-    input, where = _input_and_where(call)
+def ready(call: Call, packed: Packed) -> Packed:
+    """``packed`` by :func:`pack`, and the whole of ``call`` where little is left to do behind oneDNN."""
+    call = call._replace(packed=packed)
+    if call.activation not in ("", "relu") or (call.fielded and fused_refusal(call) is not None):
+        return packed
+    return packed._replace(run=partial(_run, packed))
+
+
+def _run(packed: Packed, call: Call, input: Tensor, residual: Tensor | None) -> Tensor:
+    call = call._replace(packed=packed)
+    added = call.bias[0][None] if call.fielded else residual
+    y = _onednn(call, input) if added is None else _added(call, input, added)
+    y = as_torchs(y, input, call.weight)
+    if residual is not None and call.fielded:
+        y.add_(residual)
+    return y.relu_() if call.activation else y
+
+
+# Its own relu, which could follow at once, makes a NaN 0.
+_ADDING = ("add", 1.0, None, [], "")
+
+
+def _added(call: Call, input: Tensor, other: Tensor) -> Tensor:
+    """The convolution of ``input``, with a tied bias, and ``other`` added."""
+    input, where = _input_and_where(call, input)
+    form = channels_last(input) if is_channels_last(input) else torch.contiguous_format
+    other = other.contiguous(memory_format=form)
+    binary = torch.ops.mkldnn._convolution_pointwise.binary
+    return binary(input, other, _weight(call), call.tied, *where, *_ADDING)
+
+
+def _onednn(call: Call, input: Tensor) -> Tensor:
+    input, where = _input_and_where(call, input)
     return torch.ops.mkldnn._convolution_pointwise(input, _weight(call), call.tied, *where, "none", [], "")
 
 
@@ -124,15 +153,10 @@ def _weight(call: Call) -> Tensor:
     return call.weight if call.packed is None else call.packed.weight
 
 
-def _input_and_where(call: Call) -> tuple[Tensor, tuple[object, ...]]:
+def _input_and_where(call: Call, input: Tensor) -> tuple[Tensor, tuple[object, ...]]:
     """The input as oneDNN's operators take it, and padding, stride, dilation and groups in their order."""
-    input, padding = call.geometry.padded(call.input)
+    input, padding = call.geometry.padded(input)
     return input, (padding, call.geometry.stride, call.geometry.dilation, call.groups)
-
-
-def _adding(call: Call) -> tuple[object, ...]:
-    """What those that add take last: the addition, its factor, and relu where it follows."""
-    return "add", 1.0, "relu" if call.activation == "relu" else None, [], ""
 
 
 @functools.cache
@@ -145,7 +169,7 @@ def missing() -> str | None:
             call = Call(x, w, [], "none", geometry, 1, "")
             packed = [None, pack(x, w, geometry, 1)] if len(sides) == 2 else [None]
             wanted = run(x, w, None, 1, 1)
-            if any(not torch.allclose(_onednn(call._replace(packed=p)), wanted) for p in packed):
+            if any(not torch.allclose(_onednn(call._replace(packed=p), x), wanted) for p in packed):
                 return "torch's private oneDNN operators give other numbers in this version"
     except (AttributeError, RuntimeError, TypeError, NotImplementedError) as error:
         return f"this torch lacks the private oneDNN operators: {str(error).splitlines()[0]}"

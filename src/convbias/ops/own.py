@@ -14,7 +14,7 @@ from ..tying.base import Summand
 from . import native
 
 # As convbias.h numbers them.
-WAYS = ("winograd", "direct", "depthwise")
+WAYS = ("winograd", "direct", "depthwise", "pointwise")
 # How many rows a kernel may have.
 MOST_ROWS = 16
 
@@ -92,10 +92,10 @@ def pack(way: str, shape: Shape, weight: Tensor, turned: bool = False) -> Tensor
 
 @final
 class Convolution:
-    """``input ↦ act(input ∗ packed + field)``, (N, K, *out) in channels_last: all but the input is ready.
+    """``input ↦ act(input ∗ packed + field + residual)``, (N, K, *out) in channels_last: all else is ready.
 
-    ``out``, in channels_last too, is written over where it is given. Where it is ``live``, the field is read
-    where the summands lie, at every call.
+    ``residual`` is of the output's shape, if there is one. ``out``, in channels_last too, is written over
+    where it is given. Where it is ``live``, the field is read where the summands lie, at every call.
     """
 
     def __init__(
@@ -118,11 +118,15 @@ class Convolution:
         self._packed, self._field = packed.data_ptr(), ctypes.addressof(field)
         self._run = native.loaded().convbias_convolve
 
-    def __call__(self, input: Tensor, out: Tensor | None = None) -> Tensor:
+    def __call__(self, input: Tensor, residual: Tensor | None = None, out: Tensor | None = None) -> Tensor:
         input = input.contiguous(memory_format=torch.channels_last)
+        added = None
+        if residual is not None:
+            residual = residual.contiguous(memory_format=torch.channels_last)
+            added = residual.data_ptr()
         y = torch.empty(self._size, memory_format=torch.channels_last) if out is None else out
-        given, made = input.data_ptr(), y.data_ptr()
-        if not self._run(*self._first, given, self._packed, made, self._field, torch.get_num_threads()):
+        numbers = (input.data_ptr(), self._packed, added, y.data_ptr())
+        if not self._run(*self._first, *numbers, self._field, torch.get_num_threads()):
             raise MemoryError("no memory for a convolution's intermediate numbers")
         return y
 

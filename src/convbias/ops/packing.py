@@ -17,4 +17,6 @@ def packed(call: Call) -> Packed | None:
 
 def ready(call: Call, packed: Packed | None) -> Packed | None:
     """What :func:`packed` gave, with all else of ``call`` that can be made ready before there is an input."""
-    return ways.ready(call, packed) if packed is not None and packed.way in own.WAYS else packed
+    if packed is None:
+        return None
+    return (ways if packed.way in own.WAYS else convolve).ready(call, packed)

@@ -100,12 +100,17 @@ def run(call: Call) -> Tensor:
     return y
 
 
-def rerun(call: Call, input: Tensor) -> Tensor:
-    """Run ``call``, which was made ready for inputs like ``input``; :func:`may_write` has let it pass."""
-    packed = call.packed
-    if packed is None or packed.run is None or _watched.get() is not None:
+def rerun(call: Call, input: Tensor, residual: Tensor | None) -> Tensor:
+    """Run ``call``, which was made ready for inputs like ``input``; :func:`may_write` has let it pass.
+
+    A ``residual`` of the output's shape is added before the activation.
+    """
+    if _watched.get() is None and call.packed is not None and call.packed.run is not None:
+        return call.packed.run(call, input, residual)
+    if residual is None:
         return run(call._replace(input=input))
-    return ways.run_packed(packed.run, call, input)
+    y = run(call._replace(input=input, activation="")).add_(residual)
+    return _finished_if_any(call._replace(bias=[], tying="none"), y)
 
 
 def _convolved_and_finished(call: Call) -> Tensor:
@@ -119,7 +124,7 @@ def _convolved_and_finished(call: Call) -> Tensor:
         y = training.convolve(call)
         return y if training.whole(call) else finished(call, y)
     if convolve.fused_refusal(call) is None:
-        return convolve.fused(call)
+        return _finished_if_any(call._replace(bias=[], tying="none"), convolve.fused(call))
     y = convolve.convolve(call) if convolve.refusal(call) is None else call.convolve()
     return _finished_if_any(call, y)
 
@@ -154,7 +159,8 @@ def _told(call: Call, y: Tensor) -> Route:
     }
     epilogues: Reasons = {"nothing": None}
     if call.fielded or call.activation:
-        epilogues = {name: own, "onednn": fused}
+        alone = "it leaves the activation to others" if call.activation else None
+        epilogues = {name: own, "onednn": fused or alone}
         epilogues |= {name: followed or refusal(call, y) for name, (_, refusal) in EPILOGUES.items()}
     convolution, not_convolution = _first(convolutions)
     epilogue, not_epilogue = _first(epilogues)

@@ -27,7 +27,7 @@ def unfit(call: Call) -> str | None:
     if call.geometry.padding_mode != "zeros" or any(first != last for first, last in call.geometry.pads):
         return "the padding is not by as many zeros on both sides"
     reason = ways.unfit(call)
-    if reason is None and ways.planned(call).way == "direct":
+    if reason is None and ways.planned(call).way in ("direct", "pointwise"):
         return "torch's gradients of such a shape are as fast"
     return reason
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import final
 
 import torch
@@ -15,7 +15,7 @@ from . import native, own
 from .call import Call, Packed, recorded
 from .choice import SMALL, chosen
 from .choice import winograd as winograd_allowed
-from .layout import as_torchs, is_channels_last
+from .layout import as_torchs, form_of, is_channels_last
 from .own import Shape
 
 # With fewer outputs, Winograd's form of a weight that is not kept takes longer to make than it saves.
@@ -34,11 +34,16 @@ class Plan:
 
 @lru_cache(maxsize=1024)
 def plan_for(
-    input: tuple[int, ...], filters: int, geometry: Geometry, groups: int, winograd: bool
+    input: tuple[int, ...], filters: int, geometry: Geometry, groups: int, last: bool, winograd: bool
 ) -> Plan | None:
-    """The own convolution that is faster than torch's (benchmarks/bench_ops.py), or None."""
+    """The own convolution that is faster than torch's (benchmarks/bench_ops.py), or None.
+
+    Where images do not lie with their channels ``last``, they are turned round before and after.
+    """
     shape = Shape.of(input, filters, geometry)
     way = _way(shape, groups, winograd)
+    if not last and way != "winograd":
+        return None
     return None if way is None else Plan(way, shape, geometry.output_size(input[2:]))
 
 
@@ -50,6 +55,9 @@ def _way(shape: Shape, groups: int, winograd: bool) -> str | None:
         return "depthwise" if groups == shape.channels == shape.filters and least >= 16 else None
     if winograd and kernel == (3, 3) and plain and least >= 32 and shape.tiles >= 12:
         return "winograd"
+    if kernel == (1, 1) and not any(shape.before) and shape.filters >= 16:
+        # Deeper rows, or rows further apart, do not stay in the first cache.
+        return "pointwise" if shape.channels * shape.stride[1] <= 512 and weights <= 2**20 else None
     if (plain and kernel == (1, 1) and weights <= 2**16) or (dilation[1] == 1 and weights <= 2**8):
         return "direct"
     return None
@@ -80,7 +88,8 @@ def unfit(call: Call) -> str | None:
 def plan_of(call: Call) -> Plan | None:
     """The plan for ``call``."""
     sizes = (tuple(call.input.shape), call.weight.shape[0])
-    return plan_for(*sizes, call.geometry, call.groups, winograd_allowed())
+    last = form_of(call.input, call.weight) is torch.channels_last
+    return plan_for(*sizes, call.geometry, call.groups, last, winograd_allowed())
 
 
 def planned(call: Call) -> Plan:
@@ -93,18 +102,13 @@ def planned(call: Call) -> Plan:
 
 def run(call: Call) -> Tensor:
     """The whole of ``call``, which must not have been refused."""
-    return run_packed(_made_ready(call), call, call.input)
-
-
-def run_packed(packed: own.Convolution, call: Call, input: Tensor) -> Tensor:
-    """The same with what was made ready of ``call``, for another ``input`` like its own."""
-    return as_torchs(packed(_padded(call.geometry, input)), input, call.weight)
+    return _run(_convolution(call), call, call.input, None)
 
 
 def run_into(call: Call, out: Tensor) -> Tensor:
-    """The same as :func:`run`, to ``out``, which is returned."""
-    packed, given = _made_ready(call), _padded(call.geometry, call.input)
-    return packed(given, out) if is_channels_last(out) else out.copy_(packed(given))
+    """The same to ``out``, which is returned."""
+    convolution, given = _convolution(call), _padded(call.geometry, call.input)
+    return convolution(given, out=out) if is_channels_last(out) else out.copy_(convolution(given))
 
 
 def worth_packing(call: Call) -> bool:
@@ -120,16 +124,18 @@ def pack(call: Call) -> Packed:
 
 def ready(call: Call, packed: Packed) -> Packed:
     """``packed`` by :func:`pack`, and all else of ``call`` that can be made ready for inputs like its own."""
-    plan = planned(call)
+    convolution = _convolution(call._replace(packed=packed))
+    return packed._replace(run=partial(_run, convolution), live=convolution.live)
+
+
+def _convolution(call: Call) -> own.Convolution:
+    plan, packed = planned(call), call.packed or pack(call)
     field = (call.bared.summands(), call.activation)
-    return packed._replace(run=own.Convolution(plan.way, plan.shape, packed.weight, plan.out, *field))
+    return own.Convolution(plan.way, plan.shape, packed.weight, plan.out, *field)
 
 
-def _made_ready(call: Call) -> own.Convolution:
-    run = (call.packed or ready(call, pack(call))).run
-    if run is None:
-        raise AssertionError("what is packed for an own convolution runs")
-    return run
+def _run(convolution: own.Convolution, call: Call, input: Tensor, residual: Tensor | None) -> Tensor:
+    return as_torchs(convolution(_padded(call.geometry, input), residual), input, call.weight)
 
 
 def _padded(geometry: Geometry, input: Tensor) -> Tensor:

@@ -1,0 +1,106 @@
+// Convolutions of every place by itself, by 1×1 kernels: blocks of inputs that stay in the first cache, if they are
+// not too deep, times weights that stay in the second one.
+
+#include "finishing.h"
+#include "multiply.h"
+#include "weights.h"
+
+namespace CONVBIAS_INSTRUCTIONS {
+namespace {
+
+// Outputs that are worked on at a time, at most, where that is more than a block of them,
+constexpr int64_t PART = 2048;
+// How deep a block of inputs is at most, and how many weights are used for one block after another.
+constexpr int64_t DEPTH = 1024, WEIGHTS = 1 << 18;
+// Of numbers so far apart, few can be in the first cache at once.
+constexpr int64_t PAGE = 1024;
+
+int64_t packed_size(const Convolution& c) { return c.channels * packed_filters(c.filters); }
+
+// [panel][channel][filter]
+void pack(const Convolution& c, const Weights& w, float* packed, int threads) {
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
+    for (int64_t panel = 0; panel < panels(c.filters); panel++) {
+        const int64_t width = least(PANEL, packed_filters(c.filters) - panel * PANEL);
+        float* to = packed + panel * PANEL * c.channels;
+        for (int64_t channel = 0; channel < c.channels; channel++)
+            for (int64_t l = 0; l < width; l++) {
+                const int64_t filter = panel * PANEL + l;
+                *to++ = filter < c.filters ? *weight_at(c, w, filter, channel, 0, 0) : 0.0f;
+            }
+    }
+}
+
+// How the work is cut: slices of the filters, for each of them parts of a row of outputs, and for each of those all
+// samples, which `share` what is read of the field; or samples and their parts, one after another.
+struct Cut {
+    const Convolution& c;
+    const bool share;
+    int64_t slice, slices, part, across, places;
+
+    Cut(const Convolution& c, bool share) : c(c), share(share), slice(at_least(WEIGHTS / c.channels / PANEL, 1) * PANEL) {
+        slices = (c.filters + slice - 1) / slice;
+        const int64_t block = ROWS * least(slice, c.filters);
+        const int64_t longest = (block < PART ? PART / block : 1) * ROWS;
+        across = (c.out[1] + longest - 1) / longest;
+        part = (c.out[1] + across - 1) / across;
+        places = c.out[0] * across;
+    }
+
+    struct Unit {
+        int64_t filter, row, first, outputs, sample;
+    };
+
+    Unit unit(int64_t number) const {
+        const int64_t in_slice = number % (c.samples * places);
+        const int64_t sample = share ? in_slice % c.samples : in_slice / places;
+        const int64_t place = share ? in_slice / c.samples : in_slice % places, first = place % across * part;
+        return {number / (c.samples * places) * slice, place / across, first, least(part, c.out[1] - first), sample};
+    }
+
+    const float* inputs(const float* x, const Unit& u) const {
+        const int64_t line = u.sample * c.size[0] + u.row * c.stride[0];
+        return x + (line * c.size[1] + u.first * c.stride[1]) * c.channels;
+    }
+};
+
+bool convolve(const Convolution& c, const float* x, const float* packed, const float* residual, float* y,
+              const Field& field, int activation, int threads) {
+    const Cut cut(c, !residual);
+    const bool aligned = c.filters % LANES == 0 && is_aligned(y);
+    const Finishing finish(field, residual, activation, c.samples, cut.part * c.filters, aligned);
+    const int64_t parts = cut.places * c.samples, units = parts * cut.slices;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+#pragma omp for schedule(static)
+        for (int64_t number = 0; number < units; number++) {
+            const Cut::Unit u = cut.unit(number);
+            const int64_t begin = (u.row * c.out[1] + u.first) * c.filters, end = least(u.filter + cut.slice, c.filters);
+            const Product to{y + u.sample * finish.places + begin, c.filters, finish.ends(u.sample, begin)};
+            Rows rows;
+            rows.segments = 1;
+            rows.segment[0] = {cut.inputs(x, u), c.channels, 0};
+            rows.step = c.stride[1] * c.channels;
+            rows.apart = false;
+            rows.next = number + 1 < units ? cut.inputs(x, cut.unit(number + 1)) : nullptr;
+            for (int64_t filter = u.filter; filter < end; filter += PANEL, rows.next = nullptr)
+                multiply(rows, 0, u.outputs, packed + filter * c.channels, least(PANEL, end - filter), to, filter);
+            if (cut.slices == 1) finish(to.y, begin, u.outputs * c.filters);
+        }
+        if (cut.slices > 1 && !finish.inside()) {
+#pragma omp for schedule(static)
+            for (int64_t number = 0; number < parts; number++) {
+                const Cut::Unit u = cut.unit(number);
+                const int64_t begin = (u.row * c.out[1] + u.first) * c.filters;
+                finish(y + u.sample * finish.places + begin, begin, u.outputs * c.filters);
+            }
+        }
+    }
+    return true;
+}
+
+}  // namespace
+
+extern const Method pointwise = {packed_size, pack, convolve};
+
+}  // namespace CONVBIAS_INSTRUCTIONS
