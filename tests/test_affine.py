@@ -32,6 +32,7 @@ from convbias.affine import (
     through_max_pool,
     tied,
 )
+from convbias.affine.parallel import evened
 from convbias.errors import FoldRefused, ShapeError
 from convbias.geometry import PADDING_MODES
 from convbias.tying import Untied
@@ -181,6 +182,19 @@ def test_cropping(case: tuple[AffineConv, Tensor], data: st.DataObject) -> None:
     found = cropping(conv, crops)
     assert min(map(min, found.geometry.pads)) >= 0
     same(found(wide), conv(wide[inside]))
+
+
+@given(cases(geometries(transposed=False)), st.data())
+def test_sides_padded_alike(case: tuple[AffineConv, Tensor], data: st.DataObject) -> None:
+    conv, x = case
+    pads = tuple((data.draw(st.integers(0, 3)), data.draw(st.integers(0, 3))) for _ in range(x.dim() - 2))
+    geometry = replace(conv.geometry, pads=pads, padding_mode="zeros")
+    assume(min(geometry.output_size(x.shape[2:])) > 0)
+    taps = Field(tap=randn(conv.out_channels, *geometry.kernel_size))
+    conv = AffineConv(conv.weight, geometry, conv.groups, taps)
+    found = evened(conv)
+    assert all(before == after for before, after in found.geometry.pads)
+    same(found(x), conv(x))
 
 
 def pointwise(

@@ -609,6 +609,27 @@ def test_sizes_and_batches_stay_dynamic() -> None:
         torch.testing.assert_close(folded.model(x), model(x), rtol=1e-4, atol=1e-4)
 
 
+# Networks whose convolution pads its sides differently, and the size of its kernel where sizes are free.
+UNEVEN: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "the same size": (lambda: nn.Sequential(bn(), conv(4, "same")), 5),
+    "the same size, dilated": (lambda: nn.Sequential(bn(), conv(2, "same", dilation=3)), 5),
+    "after a 1×1": (lambda: nn.Sequential(conv(1, 0), conv(2, "same")), 3),
+    "zeros around a norm": (lambda: nn.Sequential(bn(), nn.ZeroPad2d((0, 1, 0, 1)), conv(3, 0, stride=2)), 4),
+    "a border": (lambda: nn.Sequential(nn.ConstantPad2d((0, 1, 0, 1), 0.5), conv(3, 0, stride=2)), 4),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize("case", UNEVEN)
+def test_sides_padded_differently_where_sizes_are_free(case: str) -> None:
+    make, kernel = UNEVEN[case]
+    free = dict.fromkeys((0, 2, 3), torch.export.Dim.AUTO)
+    folded = fold(make(), dynamic_shapes=(free,), force="all")
+    assert (folded.report.refused, folded.report.after.nodes) == ((), 1)
+    (layer,) = (m for m in folded.model.modules() if isinstance(m, convbias.Conv2d))
+    assert (repr(layer.tying), layer.kernel_size) == ("tap", (kernel, kernel))
+
+
 class Several(nn.Module):
     """A network of any number of images."""
 

@@ -43,16 +43,27 @@ def cropping(conv: AffineConv, crops: Sequence[tuple[int, int]]) -> AffineConv:
     if any((a and p) or (b and q) or (repeats and (a or b) and (p or q)) for (p, q), (a, b) in pairs):
         raise FoldRefused("cropping", "the convolution pads where the image is cropped")
     moved = replace(geometry, pads=tuple((p - a, q - b) for (p, q), (a, b) in pairs))
+    return _embedded(replace(conv, geometry=moved), _reaching(moved, crops))
+
+
+def evened(conv: AffineConv) -> AffineConv:
+    """The same convolution padded alike on both sides: zeros in the kernel where it was padded less."""
+    sides = [(max(pair) - pair[0], max(pair) - pair[1]) for pair in conv.geometry.pads]
+    return _embedded(conv, _reaching(conv.geometry, sides))
+
+
+def _reaching(geometry: Geometry, further: Sequence[tuple[int, int]]) -> Geometry:
+    """The same windows with a kernel that reaches ``further`` before and after, and as much more padding."""
     kernel: list[int] = []
     dilation: list[int] = []
-    for axis, (_, (a, b)) in enumerate(pairs):
-        reads = _reads(moved, axis)
+    for axis, (a, b) in enumerate(further):
+        reads = _reads(geometry, axis)
         every = sorted({*reads, reads[0] - a, reads[-1] + b})
         step = math.gcd(*(offset - every[0] for offset in every)) or 1
         kernel.append((every[-1] - every[0]) // step + 1)
         dilation.append(step)
-    wide = replace(geometry, kernel_size=tuple(kernel), dilation=tuple(dilation))
-    return _embedded(replace(conv, geometry=moved), wide)
+    pads = tuple((p + a, q + b) for (p, q), (a, b) in zip(geometry.pads, further, strict=True))
+    return replace(geometry, kernel_size=tuple(kernel), dilation=tuple(dilation), pads=pads)
 
 
 def _common_geometry(geometries: Sequence[Geometry], input_size: Sequence[int] | None) -> Geometry:

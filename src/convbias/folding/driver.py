@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Final
 
 import torch
@@ -31,7 +32,7 @@ from .layouts import IntoLinear, TokenBias
 from .merging import Composition, ParallelBranches
 from .picking import PickedChannels
 from .report import Fold
-from .rewrite import bias_of, parts_of
+from .rewrite import bias_of, for_a_layer, parts_of
 
 # In the order in which they are tried: what costs nothing first.
 LAWS: Final[dict[str, Law]] = {
@@ -105,6 +106,11 @@ def _decided(network: Network, site: Site, name: str, target: Target, forced: bo
         others = network.shares(node)
         if others:
             return Refused(site.law, network.label(node), f"its weight is shared with {', '.join(others)}")
+    becomes = {
+        node: (for_a_layer(conv, network.space(source)), source)
+        for node, (conv, source) in site.becomes.items()
+    }
+    site = replace(site, becomes=becomes)
     for node, (conv, _) in site.becomes.items():
         dtype = node.meta["val"].dtype
         if conv.weight.numel() and not conv.weight.abs().max() <= torch.finfo(dtype).max:

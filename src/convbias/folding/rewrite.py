@@ -16,6 +16,7 @@ from torch.nn import Module, Parameter
 from torch.utils import _pytree as pytree
 
 from ..affine import AffineConv
+from ..affine.parallel import evened
 from ..errors import ShapeError
 from ..geometry import Site
 from ..nn import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
@@ -60,8 +61,9 @@ INSIDE: dict[Any, dict[tuple[Any, ...], str]] = {
     aten.tanh.default: {(): "tanh"},
 }
 TIED = parse("tied")
+TAPS = ("tap", "c + tap")
 # Tyings that suit images of any size.
-UNBOUND = ("none", "tied", "tap", "c + tap")
+UNBOUND = ("none", "tied", *TAPS)
 # In units of the dtype's precision and of the filter's terms: what those that cancel each other leave.
 ROUNDING = 4
 
@@ -78,6 +80,16 @@ def bias_of(
     rest = (field.flatten(1) - level[:, None]).abs().amax(1)
     rounding = ROUNDING * torch.finfo(dtype).eps * conv.bias.power.sqrt()
     return (TIED, (level,)) if bool((rest <= rounding).all()) else (tying, parameters)
+
+
+def for_a_layer(conv: AffineConv, input_size: tuple[int, ...] | None) -> AffineConv:
+    """``conv`` as one that a layer can be.
+
+    Before a layer whose sides are padded differently, the padding is a step of its own, and its zeros are the
+    image's: what a tap bias leaves out there is written out for one size, and for any needs even sides.
+    """
+    bends = input_size is None and is_uneven(conv) and repr(conv.smallest()[0]) in TAPS
+    return evened(conv) if bends else conv
 
 
 def written(network: Network, own: bool = False) -> GraphModule:
