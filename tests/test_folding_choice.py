@@ -19,6 +19,7 @@ from convbias.ops.activations import ACTIVATIONS
 from convbias.verifying import randomised
 
 C = 4
+aten = torch.ops.aten
 
 
 class Net(nn.Module):
@@ -1006,6 +1007,31 @@ def test_what_stays_outside_of_a_layer(
 ) -> None:
     network = Net(run, a=conv(), b=conv(1, 0), norm=bn())
     assert layers_of(fold(network, target="convbias", forbid="constant padding")) == expected
+
+
+# Networks to train, and whether their sum is written onto a convolution's output.
+TRAINED: dict[str, tuple[Callable[[Any, Tensor], Tensor], bool]] = {
+    "an activation plus another value": (
+        lambda n, x: F.max_pool2d(x, 3, 1, 1) + F.relu(n.norm(n.a(x))),
+        False,
+    ),
+    "an activation plus itself": (lambda n, x: (y := n.norm(n.a(x))).sigmoid_() + y, False),
+    "a convolution plus another value": (lambda n, x: F.max_pool2d(x, 3, 1, 1) + n.norm(n.a(x)), True),
+}
+
+
+@pytest.mark.parametrize("target", ["eager", "convbias"])
+@pytest.mark.parametrize("case", TRAINED)
+def test_the_folded_model_can_be_trained(case: str, target: str) -> None:
+    run, written_over = TRAINED[case]
+    model = randomised(Net(run, a=conv(), norm=bn())).eval()
+    x = torch.randn(2, C, 8, 8)
+    folded: Any = convbias.fold(model, x, target=target).model.requires_grad_(True)
+    (written,) = {node.target for node in folded.graph.nodes} & {aten.add.Tensor, aten.add_.Tensor}
+    assert (written is aten.add_.Tensor) == written_over
+    x.requires_grad_(True)
+    gradients = [torch.autograd.grad(network(x).square().sum(), x)[0] for network in (folded, model)]
+    torch.testing.assert_close(*gradients)
 
 
 def test_winograd_counts() -> None:

@@ -285,16 +285,25 @@ def _in_place(module: GraphModule) -> None:
     """Write activations and sums onto fresh results that nobody else reads, as the network may have done."""
     for node in module.graph.nodes:
         if node.target is aten.add.Tensor and not node.kwargs and not _is_fresh(node.args[0], node):
-            node.args = (node.args[1], node.args[0])
+            first, second = node.args
+            node.args = (second, first) if _is_fresh(second, node) else node.args
         if node.target in IN_PLACE and _is_fresh(node.args[0], node):
             node.target = IN_PLACE[node.target]
 
 
 def _is_fresh(source: object, node: Node) -> bool:
-    """Whether ``node`` alone reads ``source``, a result of its own memory that is like ``node``'s."""
+    """Whether ``node`` alone reads ``source``, a result of its own memory that is like ``node``'s.
+
+    Where networks are trained, an activation reads its result again.
+    """
     if not isinstance(source, Node) or len(source.users) > 1:
         return False
-    return _alike(source, node) and (source.op == "call_module" or source.target in FRESH)
+    if not _alike(source, node):
+        return False
+    if source.op == "call_module":
+        layer = cast(GraphModule, source.graph.owning_module).get_submodule(str(source.target))
+        return not (isinstance(layer, ConvNd) and layer.activation)
+    return source.target in FRESH
 
 
 def _free(module: GraphModule, name: str) -> str:
