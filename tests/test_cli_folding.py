@@ -26,6 +26,13 @@ def make():
     first = nn.BatchNorm2d(3), nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 3, padding=1)
     return randomised(nn.Sequential(*first, nn.ReLU(), nn.Conv2d(4, 2, 1)))
 
+class Several(nn.Sequential):
+    def forward(self, x):
+        return {"both": [super().forward(x), x]}
+
+def several():
+    return Several(*make())
+
 def plain():
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
@@ -96,6 +103,14 @@ def test_a_network_is_folded_and_written(command: Command, tmp_path: Path) -> No
     torch.testing.assert_close(program.module()(x), make().eval()(x), rtol=1e-4, atol=1e-4)
     assert command("verify", "nets:make", "folded.pt2", "--input", "1,3,8,9")[0] == 0
     assert sorted(path.suffix for path in tmp_path.iterdir() if path.is_file()) == [".pt2", ".py"]
+
+
+def test_several_outputs_are_written_as_they_are(command: Command) -> None:
+    status, _, err = command("fold", "--model", "nets:several", *MAKE[2:], "-o", "several.pt2")
+    assert status == 0, err
+    assert list(load_program("several.pt2").module()(torch.randn(1, 3, 8, 9))) == ["both"]
+    status, _, err = command("verify", "nets:several", "several.pt2", *MAKE[2:])
+    assert status == 0, err
 
 
 def test_any_batch(command: Command, tmp_path: Path) -> None:

@@ -676,8 +676,12 @@ def test_structures_of_outputs_stay() -> None:
     x = torch.randn(2, C, 8, 8)
     folded = convbias.fold(model, x)
     assert laws(folded) == ["affine after"]
-    for found in (folded.model(x), folded.model(x=x), pickle.loads(pickle.dumps(folded.model))(x)):
+    pickled = pickle.loads(pickle.dumps(folded.model))
+    programs = [torch.export.export(network, (x,)) for network in (folded.model, pickled)]
+    runs = (folded.model, pickled, *(program.module() for program in programs))
+    for found in (folded.model(x=x), *(run(x) for run in runs)):
         torch.testing.assert_close(found, model(x))
+        assert (type(found), type(found["b"]), type(found["b"][1])) == (dict, list, tuple)
 
 
 @pytest.mark.parametrize("format", [torch.channels_last, torch.contiguous_format])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, cast, final
@@ -264,9 +265,24 @@ def _call_plainly(module: GraphModule) -> None:
         return
     end = module.graph.output_node()
     leaves: Any = end.args[0]
-    end.args = (pytree.tree_unflatten(leaves, gives),)
+    with module.graph.inserting_before(end):
+        end.args = (_structured(module, gives, iter(leaves)),)
     module.graph.set_codegen(CodeGen())
     module.recompile()
+
+
+def _structured(module: GraphModule, spec: pytree.TreeSpec, leaves: Iterator[Any]) -> Any:
+    """The output ``spec`` of ``leaves``: a call for each dict and list: torch.fx has its own types."""
+    if spec.is_leaf():
+        return next(leaves)
+    parts = tuple(_structured(module, child, leaves) for child in spec.children())
+    if spec.type is tuple:
+        return parts
+    pairs = tuple(zip(spec.context, parts, strict=True)) if spec.type is dict else parts
+    made = module.graph.call_function(cast(Any, spec.type), (pairs,))
+    # Unpickling traces the code again: this stays a call.
+    made.meta["is_wrapped"] = True
+    return made
 
 
 def _is_plain(spec: pytree.TreeSpec) -> bool:
