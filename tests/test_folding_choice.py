@@ -631,6 +631,16 @@ def test_sides_padded_differently_where_sizes_are_free(case: str) -> None:
     assert (repr(layer.tying), layer.kernel_size) == ("tap", (kernel, kernel))
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize("case", UNEVEN)
+def test_the_report_tells_the_bias_that_is_written(case: str) -> None:
+    folded = fold(UNEVEN[case][0](), force="all")
+    (layer,) = (m for m in folded.model.modules() if isinstance(m, convbias.Conv2d))
+    row = folded.report.folded[-1]
+    assert [repr(layer.tying)] == [*row.tyings.values()] == ["untied"]
+    assert row.numbers == layer.get_parameter("bias").numel()
+
+
 class Several(nn.Module):
     """A network of any number of images."""
 

@@ -72,7 +72,7 @@ ROUNDING = 4
 def bias_of(
     conv: AffineConv, input_size: tuple[int, ...] | None, dtype: torch.dtype
 ) -> tuple[Tying, tuple[Tensor, ...]]:
-    """The smallest tying that has the bias, up to the rounding of ``dtype``, and its parameters."""
+    """The smallest tying in which a layer has the bias, up to ``dtype``'s rounding, and its parameters."""
     tying, parameters = conv.smallest(input_size)
     if repr(tying) in ("none", "tied") or input_size is None:
         return tying, parameters
@@ -80,14 +80,17 @@ def bias_of(
     level = field.flatten(1).mean(1)
     rest = (field.flatten(1) - level[:, None]).abs().amax(1)
     rounding = ROUNDING * torch.finfo(dtype).eps * conv.bias.power.sqrt()
-    return (TIED, (level,)) if bool((rest <= rounding).all()) else (tying, parameters)
+    if bool((rest <= rounding).all()):
+        return TIED, (level,)
+    # The padding is a step before the layer, to which its zeros are the image's.
+    return (Untied(), (field,)) if is_uneven(conv) and repr(tying) in TAPS else (tying, parameters)
 
 
 def for_a_layer(conv: AffineConv, input_size: tuple[int, ...] | None) -> AffineConv:
     """``conv`` as one that a layer can be.
 
-    Before a layer whose sides are padded differently, the padding is a step of its own, and its zeros are the
-    image's: what a tap bias leaves out there is written out for one size, and for any needs even sides.
+    Sides that are padded differently are padded before it. A tap bias, which has to know the padding, is
+    written out where the size is known; where any is taken, the sides have to be alike.
     """
     bends = input_size is None and is_uneven(conv) and repr(conv.smallest()[0]) in TAPS
     return evened(conv) if bends else conv
@@ -348,8 +351,6 @@ def _layer(network: Network, node: Node, own: bool) -> Module:
     pads = tuple(before for before, _ in geometry.pads)
     if is_uneven(conv):
         pads = (0,) * geometry.dims
-        if repr(tying) not in ("none", "tied") and size is not None:
-            tying, parameters = Untied(), (conv.bias.at(conv.site(size)),)
     plain = repr(tying) in ("none", "tied") and not own
     words: dict[str, Any] = {"dilation": geometry.dilation, "groups": conv.groups}
     words["bias"] = repr(tying) == "tied" if plain else tying
