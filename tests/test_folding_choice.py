@@ -323,6 +323,40 @@ def test_nothing_to_fold_is_the_model_itself() -> None:
     assert "0 folded" in str(folded)
 
 
+# Zeros on one side of an image, for convolutions that cannot pad so themselves: the laws, the operators left.
+ONE_SIDE = nn.ZeroPad2d((0, 1, 0, 1))
+ZEROS: dict[str, tuple[Callable[[], nn.Module], list[str], int]] = {
+    "alone": (lambda: nn.Sequential(ONE_SIDE, conv(3, 0, stride=2), nn.ReLU()), [], 3),
+    "around other zeros": (lambda: nn.Sequential(ONE_SIDE, conv(3, 1, stride=2)), [], 2),
+    "around a norm": (lambda: nn.Sequential(bn(), ONE_SIDE, conv(3, 0, stride=2)), ["affine before"], 2),
+    "beside a norm": (
+        lambda: nn.Sequential(ONE_SIDE, conv(3, 1), nn.Sigmoid(), conv(), bn()),
+        ["affine after"],
+        4,
+    ),
+    "of a convolution that pads its sides differently": (
+        lambda: nn.Sequential(nn.ZeroPad2d(1), conv(2, "same")),
+        ["constant padding"],
+        2,
+    ),
+    "on both sides": (
+        lambda: nn.Sequential(ONE_SIDE, nn.ZeroPad2d((1, 0, 1, 0)), conv(3, 0)),
+        ["constant padding"],
+        1,
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize("force", [(), "all"])
+@pytest.mark.parametrize("case", ZEROS)
+def test_zeros_that_a_layer_cannot_pad_with_are_no_fold(case: str, force: Any) -> None:
+    make, expected, left = ZEROS[case]
+    folded = fold(make(), target="convbias", force=force)
+    assert (laws(folded), folded.report.after.nodes) == (expected, left)
+    assert (folded.report.before == folded.report.after) == (not expected)
+
+
 def test_a_law_that_is_forbidden_serves_no_other() -> None:
     def make() -> nn.Module:
         layers = {"a": conv(), "b": conv(1, 0), "c": conv(1, 0), "norm": bn()}

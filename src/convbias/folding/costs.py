@@ -108,7 +108,10 @@ def cost_of_cast(network: Network, cast: Node, target: Target) -> Cost:
 def cost_of_convolution(network: Network, node: Node, conv: AffineConv, input: Node, target: Target) -> Cost:
     """Of ``node``, were it the convolution ``conv`` of ``input``."""
     made, (batch, _, *space) = network.hint(node), network.hint(input)
-    given = batch * conv.in_channels * math.prod(space)
+    padded = space
+    if _pads_apart(conv):
+        padded = [n + a + b for n, (a, b) in zip(space, conv.geometry.pads, strict=True)]
+    image, given = (batch * conv.in_channels * math.prod(sizes) for sizes in (space, padded))
     macs = made[0] * conv.weight.numel() * math.prod(space if conv.geometry.transposed else made[2:])
     moved = _size(node) * (given + math.prod(made) + conv.weight.numel())
     rate = DEPTHWISE if conv.groups == conv.in_channels > 1 else DENSE
@@ -119,7 +122,10 @@ def cost_of_convolution(network: Network, node: Node, conv: AffineConv, input: N
         field = _size(node) * (2 * math.prod(made) + math.prod(made[1:]))
         moved, price = moved + field, price + target.field * field
     total = Cost(1, macs, moved, price + target.calls[1 if plain else 2])
-    return total + _cost_of_padding(conv, _size(node) * given, target)
+    if padded is space:
+        return total
+    copied = _size(node) * (image + given)
+    return total + Cost(1, 0, copied, target.elementwise * copied + target.calls[0])
 
 
 def _own_way(conv: AffineConv, input: tuple[int, ...], target: Target) -> str:
@@ -131,12 +137,10 @@ def _own_way(conv: AffineConv, input: tuple[int, ...], target: Target) -> str:
     return plan.way if plan else ""
 
 
-def _cost_of_padding(conv: AffineConv, image: int, target: Target) -> Cost:
-    """Of the operator that pads, before a convolution or within its layer, what is no border of zeros."""
+def _pads_apart(conv: AffineConv) -> bool:
+    """Whether an operator pads before the convolution, or within its layer."""
     repeats = conv.geometry.padding_mode != "zeros" and any(a or b for a, b in conv.geometry.pads)
-    if not repeats and not is_uneven(conv):
-        return Cost()
-    return Cost(1, 0, 2 * image, target.elementwise * 2 * image + target.calls[0])
+    return repeats or is_uneven(conv)
 
 
 def cost_of_operation(network: Network, node: Node, operation: Operation, target: Target) -> Cost:

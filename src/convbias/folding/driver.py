@@ -10,6 +10,9 @@ from typing import Final
 import torch
 from torch.fx import Node
 
+from ..affine import constant_padding
+from ..errors import FoldRefused
+from . import borders
 from .activations import ShiftedReLU
 from .channels import ConstantChannels
 from .convolutions import KINDS, POOLS, uncounted
@@ -32,7 +35,7 @@ from .layouts import IntoLinear, TokenBias
 from .merging import Composition, ParallelBranches
 from .picking import PickedChannels
 from .report import Fold
-from .rewrite import bias_of, for_a_layer, parts_of
+from .rewrite import bias_of, for_a_layer, is_uneven, parts_of
 
 # In the order in which they are tried: what costs nothing first.
 LAWS: Final[dict[str, Law]] = {
@@ -60,6 +63,8 @@ def rewrite(
     """
     folds: list[Fold] = []
     network.forbidden = frozenset(LAWS) - {*laws}
+    if borders.LAW in laws:
+        _take_up_uneven_zeros(network)
     while True:
         before, refused = len(folds), _beyond(network)
         for place in (place for law in laws for place in LAWS[law].find(network)):
@@ -79,6 +84,28 @@ def rewrite(
                 on_fold(done)
         if len(folds) == before:
             return folds, list(dict.fromkeys(refused))
+
+
+def _take_up_uneven_zeros(network: Network) -> None:
+    """Zeros that no layer can pad with, as its sides differ, become the convolution's.
+
+    They are written before it again, so that this is no fold; but what stands before them then stands before
+    the convolution.
+    """
+    for node, conv in list(network.convolutions.items()):
+        pad = input_of(node)
+        if pad.target not in borders.PADS or len(pad.users) > 1:
+            continue
+        try:
+            x, around, value, _ = borders.border(network, pad)
+            padded = constant_padding(conv, around, value)
+        except FoldRefused:
+            continue
+        if is_uneven(padded) and not is_uneven(conv) and not value.any():
+            network.convolutions[node] = padded
+            network.padded.add(node)
+            node.replace_input_with(pad, x)
+            network.forget(pad)
 
 
 def _beyond(network: Network) -> list[Refused]:

@@ -96,7 +96,7 @@ def fold(
         network = _traced(reference[1], given, dynamic_shapes)
         before = cost(network, network.nodes, TARGETS[target])
         folds, refused = rewrite(network, TARGETS[target], laws, forced, on_fold, bugs, most)
-        after = cost(network, network.nodes, TARGETS[target])
+        after = cost(network, network.nodes, TARGETS[target]) if folds else before
         report = Report(target, tuple(folds), tuple(refused), before, after)
         if not folds:
             return Folded(original, report)

@@ -27,7 +27,7 @@ from ..ops.choice import SMALL
 from ..ops.layout import channels_last, is_channels_last
 from ..tying import Tying, Untied, parse
 from .casts import implicit
-from .convolutions import KINDS
+from .convolutions import KINDS, read
 from .graph import Network, layer_name
 from .laws import input_of
 
@@ -338,7 +338,11 @@ def _padded(network: Network, node: Node, layered: bool) -> Node:
     source, geometry = input_of(node), network.convolutions[node].geometry
     if layered and not is_uneven(network.convolutions[node]):
         return source
-    around = [side for pair in reversed(geometry.pads) for side in pair]
+    # A convolution that stays as it was goes on to pad with zeros of its own.
+    known = None if layered else read(node, network.value)
+    own = ((0, 0),) * geometry.dims if known is None else known[0].geometry.pads
+    pads = [(p - a, q - b) for (p, q), (a, b) in zip(geometry.pads, own, strict=True)]
+    around = [side for pair in reversed(pads) for side in pair]
     mode = "constant" if geometry.padding_mode == "zeros" else geometry.padding_mode
     with network.module.graph.inserting_before(node):
         return network.module.graph.call_function(aten.pad.default, (source, around, mode))
