@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 import convbias
 from convbias.errors import DataError
+from convbias.folding.archive import load_program
 from convbias.verifying import randomised
 
 C = 4
@@ -378,6 +380,9 @@ def test_wrong_arguments_of_verify() -> None:
         convbias.verify(layer, layer, x, dynamic_shapes=[{7: "n"}])
     with pytest.raises(ValueError, match=r"example_inputs=3: must be a tensor"):
         convbias.verify(layer, layer, 3)  # pyright: ignore
+    with pytest.raises(ValueError, match=r"load a \.pt2 with convbias") as told:
+        convbias.verify(layer, "d.pt2", x)
+    assert pkgutil.resolve_name(str(told.value).split()[-1]) is load_program
     wide = Run(lambda x: layer(x) * (1 if x.shape[3] == 8 else 2))
     for axes in ([{-1: "w"}], {"x": {3: "w"}}, [[None, None, None, "w"]]):
         assert not convbias.verify(layer, wide, x, dynamic_shapes=axes)

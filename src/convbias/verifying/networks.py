@@ -249,7 +249,7 @@ def network(model: Any) -> Network:
 
 def _from_file(path: Path) -> Network:
     if path.suffix != ".onnx":
-        raise DataError(path, "must be an .onnx file; load a .pt2 with convbias.folding.load_program")
+        raise DataError(path, "must be an .onnx file; load a .pt2 with convbias.folding.archive.load_program")
     if not path.is_file():
         raise DataError(path, "there is no such file")
     try:
