@@ -610,6 +610,14 @@ def test_reasons_name_the_place_once(case: str) -> None:
     assert [row.layer for row in refused if said in row.reason] == [layer], refused
 
 
+def test_slices_that_are_taken_up_are_named() -> None:
+    network = Net(lambda n, x: n.conv(n.norm(x)[:, :, 1:-1, 1:-1]), conv=conv(padding=0), norm=bn())
+    folded = fold(network, force="all")
+    assert laws(folded) == ["cropping", "cropping", "affine before"]
+    assert [len(row.gone) for row in folded.report.folded] == [1, 1, 1]
+    assert len({row.gone for row in folded.report.folded}) == 3
+
+
 def test_a_plane_of_any_size_is_no_constant() -> None:
     planes = {
         "ones": lambda n, x: n.conv(torch.cat([x, torch.ones_like(x[:, :1])], 1)),

@@ -158,8 +158,9 @@ def _decided(network: Network, site: Site, name: str, target: Target, forced: bo
             name,
             f"a bug in convbias, please report it: the rewriting is {apart:.2g} off and was not made",
         )
-    taken = (network.label(node) for node in site.gone if cost(network, [node], target).nodes)
-    gone = tuple(dict.fromkeys(taken))
+    # What is free is named where nothing else goes.
+    taken = [node for node in site.gone if cost(network, [node], target).nodes] or site.gone
+    gone = tuple(dict.fromkeys(map(network.label, taken)))
     apply(network, site)
     fields = {network.label(node): _field(network, node) for node in site.becomes}
     return Fold(
