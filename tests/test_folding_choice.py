@@ -924,6 +924,53 @@ def test_arithmetic_on_whole_numbers(case: str, dtype: torch.dtype) -> None:
     assert len(casts) == (case != "not before a convolution")
 
 
+# What is done with bytes before they are cast, and the laws that take it up, but for the division.
+MOVED: dict[str, tuple[Callable[[Tensor], Tensor], list[str]]] = {
+    "picked": (lambda x: x[:, [2, 1, 0]].float() / 255, ["picked channels"]),
+    "picked, cast by the division": (lambda x: x[:, [2, 1, 0]] / 255, ["picked channels"]),
+    "turned round": (lambda x: x.flip(1).float() / 255, ["picked channels"]),
+    "padded": (lambda x: F.pad(x, (1, 1, 1, 1)).float() / 255, ["constant padding"]),
+    "padded with white": (lambda x: F.pad(x, (1, 1, 1, 1), value=255).float() / 255, ["constant padding"]),
+    "cropped": (lambda x: x[:, :, 2:-2, 2:-2].float() / 255, ["cropping"] * 2),
+    "cropped and turned round": (
+        lambda x: x[:, :, 2:].flip(1).float() / 255,
+        ["cropping", "picked channels"],
+    ),
+    "padded with a fraction": (lambda x: F.pad(x, (1, 1, 1, 1), value=0.5).float() / 255, []),
+    "added up": (lambda x: torch.cat([x[:, :1] + 200, x[:, 1:]], 1).float() / 255, []),
+}
+
+
+@pytest.mark.parametrize("case", MOVED)
+def test_what_is_done_with_bytes(case: str) -> None:
+    run, expected = MOVED[case]
+    network = Net(lambda n, x: n.conv(run(x)), conv=conv(padding=0, inputs=3)).eval()
+    x = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    folded = convbias.fold(network, x, force="all")
+    assert sorted(laws(folded)) == sorted(["affine before", *expected])
+    assert len(folded.report.refused) == (not expected)
+    torch.testing.assert_close(folded.model(x), network(x))
+    assert folded.report.after.nodes == (2 if expected else folded.report.before.nodes - 1)
+
+
+@pytest.mark.parametrize(
+    ("run", "expected"),
+    [
+        (lambda x: x[:, :, 2 : x.shape[2] - 1], ["cropping"]),
+        (lambda x: x.narrow(2, 1, x.shape[2] - 2), ["cropping"]),
+        (lambda x: x[:, :, : x.shape[2] // 2], []),
+        (lambda x: x[:, :, x.shape[2] - 5 :], []),
+    ],
+)
+def test_crops_of_any_size(run: Callable[[Tensor], Tensor], expected: list[str]) -> None:
+    free = {2: torch.export.Dim.AUTO}
+    network = Net(lambda n, x: n.conv(run(x)), conv=conv(padding=0))
+    folded = fold(network, (2, C, 12, 12), dynamic_shapes=(free,), force="all")
+    assert laws(folded) == expected
+    said = [row.reason for row in folded.report.refused]
+    assert said == ([] if expected else ["where it crops depends on the input"])
+
+
 def test_one_pass_over_bytes_for_another_is_no_gain() -> None:
     model, x = Net(lambda n, x: n.conv(x / 255), conv=conv()).eval(), torch.zeros(1, C, 8, 8).byte()
     assert laws(convbias.fold(model, x)) == []

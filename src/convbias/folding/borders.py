@@ -78,12 +78,13 @@ def cropped(network: Network, node: Node) -> tuple[tuple[int, int], ...]:
             raise FoldRefused("cropping", "it crops channels or the batch as well")
         return tuple(reversed([*around, *[(0, 0)] * (dims - len(around))]))
     words = given(node)
-    axis, start, end = words["dim"], words.get("start") or 0, words.get("end")
-    size = network.shape(x)[axis]
+    axis, start = words["dim"], words.get("start") or 0
+    end, size = _from_the_end(words.get("end"), x, axis), network.shape(x)[axis]
     if words.get("step", 1) != 1:
         raise FoldRefused("cropping", "it leaves out places in between")
     # From the end on, sides are the same at any size.
-    if size is None and not (isinstance(start, int) and start >= 0 and (end is None or _at_the_end(end))):
+    known = isinstance(start, int) and isinstance(end, int | None)
+    if not known or (size is None and not (start >= 0 and _at_the_end(end))):
         raise FoldRefused("cropping", "where it crops depends on the input")
     length = network.hint(x)[axis]
     first, last, _ = slice(start, end).indices(length)
@@ -92,8 +93,17 @@ def cropped(network: Network, node: Node) -> tuple[tuple[int, int], ...]:
     return tuple(pairs)
 
 
-def _at_the_end(end: object) -> bool:
-    return isinstance(end, int) and (end < 0 or end == sys.maxsize)
+def _from_the_end(end: Any, x: Node, axis: int) -> Any:
+    """Where a slice ends, from the image's end on if that is the same at any size: ``x.shape[2] - 1``."""
+    if not isinstance(end, Node):
+        return end
+    left = x.meta["val"].shape[axis] - end.meta["val"]
+    behind = left if isinstance(left, int) else left.node.maybe_as_int()
+    return end if behind is None or behind < 0 else -behind or None
+
+
+def _at_the_end(end: int | None) -> bool:
+    return end is None or end < 0 or end == sys.maxsize
 
 
 def _chain(network: Network, node: Node) -> list[Node]:

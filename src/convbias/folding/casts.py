@@ -16,6 +16,7 @@ ARITHMETIC: frozenset[Any] = frozenset(
     for kind in ("Tensor", "Scalar")
 )
 TO: Any = aten._to_copy.default
+TO_DTYPE: Any = aten.to.dtype
 
 
 def explicit(module: GraphModule) -> set[Node]:
@@ -38,6 +39,15 @@ def explicit(module: GraphModule) -> set[Node]:
             node.replace_input_with(operand, cast)
             casts.add(cast)
     return casts
+
+
+def is_of_whole_numbers(node: Node) -> bool:
+    """Whether the node casts whole numbers to others, and does nothing else."""
+    if node.target is not TO_DTYPE and not (node.target is TO and node.kwargs.keys() == {"dtype"}):
+        return False
+    made, (source,) = node.meta["val"].dtype, node.all_input_nodes
+    known = source.meta["val"].dtype
+    return made.is_floating_point and not known.is_floating_point and not known.is_complex
 
 
 def is_free(cast: Node) -> bool:

@@ -39,12 +39,12 @@ def evaluate(
             values[node] = conv(value(source))
         elif site is not None and node in site.rewritten:
             operation = site.rewritten[node]
-            values[node] = operation.operator(*map_arg(operation.arguments, value))
+            values[node] = _in_double(operation.operator(*map_arg(operation.arguments, value)))
         elif node in network.convolutions:
             values[node] = network.convolutions[node](value(input_of(node)))
         else:
             arguments, words = map_arg((node.args, node.kwargs), value)
-            values[node] = cast(Any, node.target)(*arguments, **words)
+            values[node] = _in_double(cast(Any, node.target)(*arguments, **words))
     return values
 
 
@@ -83,6 +83,11 @@ def _constant(network: Network, node: Node, value: Tensor) -> Tensor:
     """A constant in float64, for as many images as the example has."""
     value = double(value)
     return value.expand(network.hint(node)) if node.op == "call_function" else value
+
+
+def _in_double(made: Any) -> Any:
+    """What a node makes, which may be a cast."""
+    return double(made) if isinstance(made, Tensor) else made
 
 
 def double(value: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch.fx import Node
 from ..affine import AffineConv, Field, after, before, constant_padding, cropping
 from ..affine.field import narrowed
 from ..errors import FoldRefused
-from . import borders
+from . import borders, casts
 from .elementwise import Elementwise, read, unknown
 from .graph import Network
 
@@ -128,7 +128,12 @@ class AffineAfter(Law):
 
 
 class Front(Law):
-    """A law on what stands in front of convolutions, which take it up. Abstract."""
+    """A law on what stands in front of convolutions, which take it up. Abstract.
+
+    Where it ``moves`` numbers and changes none, a cast of whole numbers may stand between: it goes in front.
+    """
+
+    moves = False
 
     @abstractmethod
     def begins(self, network: Network, node: Node) -> bool:
@@ -139,20 +144,30 @@ class Front(Law):
         """``conv`` after ``node`` as one convolution. Raises FoldRefused where there is none."""
 
     def find(self, network: Network) -> Iterator[Site | Refused]:
-        for node in network.nodes:
-            if any(user in network.convolutions for user in node.users) and self.begins(network, node):
-                yield self.tried(network, node, lambda node=node: self._site(network, node))
+        for last in network.nodes:
+            if any(user in network.convolutions for user in last.users):
+                cast = last if self.moves and casts.is_of_whole_numbers(last) else None
+                node = last if cast is None else input_of(last)
+                if self.begins(network, node):
+                    place = (network, node, cast)
+                    yield self.tried(network, node, lambda place=place: self._site(*place))
 
-    def _site(self, network: Network, node: Node) -> Site:
-        ends = [user for user in node.users if user in network.convolutions]
+    def _site(self, network: Network, node: Node, cast: Node | None) -> Site:
+        ends = [user for user in (cast or node).users if user in network.convolutions]
         taken = {end: self.taken_up(network, node, network.convolutions[end]) for end in ends}
-        gone = taken[ends[0]].gone
-        others = [network.label(user) for user in read_elsewhere(gone, ends)]
+        _, source, gone = taken[ends[0]]
+        between = () if cast is None else (cast,)
+        others = [network.label(user) for user in read_elsewhere((*gone, *between), ends)]
         if others:
             raise FoldRefused(
                 self.name, f"its output is also used by {', '.join(others)}: nothing would be saved"
             )
-        return Site(self.name, gone, {end: (made.conv, made.source) for end, made in taken.items()})
+        if cast is None:
+            return Site(self.name, gone, {end: (made.conv, source) for end, made in taken.items()})
+        dtype = cast.meta["val"].dtype
+        earlier = Operation(casts.TO_DTYPE, (source, dtype), source.meta["val"].to(dtype))
+        becomes = {end: (made.conv, cast) for end, made in taken.items()}
+        return Site(self.name, gone, becomes, {}, {cast: earlier})
 
 
 @final
@@ -186,12 +201,16 @@ class ConstantPadding(Front):
     """A constant around the input before a convolution without padding is the convolution's own padding."""
 
     name = "constant padding"
+    moves = True
 
     def begins(self, network: Network, node: Node) -> bool:
         return node.target in (*borders.PADS, *borders.WRITES) and not borders.crops(node)
 
     def taken_up(self, network: Network, node: Node, conv: AffineConv) -> Taken:
         x, around, value, chain = borders.border(network, node)
+        dtype = node.meta["val"].dtype
+        if not dtype.is_floating_point and not torch.equal(value.to(dtype).double(), value):
+            raise FoldRefused(self.name, f"the border is no number that {dtype} has")
         return Taken(constant_padding(conv, around, value), x, tuple(chain))
 
 
@@ -200,6 +219,7 @@ class Cropping(Front):
     """A convolution of a part of the image is one of all of it, with zeros around its kernel."""
 
     name = "cropping"
+    moves = True
 
     def begins(self, network: Network, node: Node) -> bool:
         return borders.crops(node)

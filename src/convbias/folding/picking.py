@@ -41,12 +41,16 @@ class PickedChannels(Front):
     """Channels taken out of one image, each scaled and shifted, and joined are a 1×1 convolution of it."""
 
     name = "picked channels"
+    moves = True
 
     def begins(self, network: Network, node: Node) -> bool:
         return len(network.shape(node)) > 2 and _moves(network, node) and _region(network, node) is not None
 
     def taken_up(self, network: Network, node: Node, conv: AffineConv) -> Taken:
         image, nodes = cast(tuple[Node, list[Node]], _region(network, node))
+        dtype = node.meta["val"].dtype
+        if not dtype.is_floating_point and any(read(one, network) for one in nodes):
+            raise FoldRefused(self.name, f"it computes in {dtype}, which may overflow")
         pick = _pick(network, image, nodes)
         return Taken(compose(pick, conv, network.space(image)), image, tuple(nodes))
 
