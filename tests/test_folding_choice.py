@@ -936,6 +936,7 @@ MOVED: dict[str, tuple[Callable[[Tensor], Tensor], list[str]]] = {
         lambda x: x[:, :, 2:].flip(1).float() / 255,
         ["cropping", "picked channels"],
     ),
+    "padded on one side": (lambda x: F.pad(x, (0, 1, 0, 1)).float() / 255, []),
     "padded with a fraction": (lambda x: F.pad(x, (1, 1, 1, 1), value=0.5).float() / 255, []),
     "added up": (lambda x: torch.cat([x[:, :1] + 200, x[:, 1:]], 1).float() / 255, []),
 }

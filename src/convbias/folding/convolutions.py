@@ -113,6 +113,11 @@ def uncounted(node: Node) -> str:
     return "" if counted else "it leaves its padding out of the count"
 
 
+def is_uneven(conv: AffineConv) -> bool:
+    """Whether it pads its sides differently, which a layer cannot."""
+    return any(before != after for before, after in conv.geometry.pads)
+
+
 def _name(node: Node, weight: Any) -> str:
     """Of the weight: its own, or one after the node where it is computed."""
     return str(weight.target) if weight.op == "get_attr" else f"{node.name}.weight"

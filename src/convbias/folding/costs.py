@@ -16,11 +16,11 @@ from ..affine import AffineConv
 from ..ops import ways
 from ..ops.choice import SMALL
 from .casts import is_free
-from .convolutions import POOLS
+from .convolutions import POOLS, is_uneven
 from .graph import Network, hint_of
 from .laws import Operation, input_of
 from .picking import is_part
-from .rewrite import bias_of, is_uneven
+from .rewrite import bias_of
 
 aten = torch.ops.aten
 

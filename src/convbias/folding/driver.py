@@ -15,7 +15,7 @@ from ..errors import FoldRefused
 from . import borders
 from .activations import ShiftedReLU
 from .channels import ConstantChannels
-from .convolutions import KINDS, POOLS, uncounted
+from .convolutions import KINDS, POOLS, is_uneven, uncounted
 from .costs import Cost, Target, cost, cost_of_cast, cost_of_convolution, cost_of_operation
 from .elementwise import read
 from .evaluation import ROUNDING, disagreement
@@ -35,7 +35,7 @@ from .layouts import IntoLinear, TokenBias
 from .merging import Composition, ParallelBranches
 from .picking import PickedChannels
 from .report import Fold
-from .rewrite import bias_of, for_a_layer, is_uneven, parts_of
+from .rewrite import bias_of, for_a_layer, parts_of
 
 # In the order in which they are tried: what costs nothing first.
 LAWS: Final[dict[str, Law]] = {

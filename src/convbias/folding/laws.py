@@ -16,6 +16,7 @@ from ..affine import AffineConv, Field, after, before, constant_padding, croppin
 from ..affine.field import narrowed
 from ..errors import FoldRefused
 from . import borders, casts
+from .convolutions import is_uneven
 from .elementwise import Elementwise, read, unknown
 from .graph import Network
 
@@ -211,7 +212,10 @@ class ConstantPadding(Front):
         dtype = node.meta["val"].dtype
         if not dtype.is_floating_point and not torch.equal(value.to(dtype).double(), value):
             raise FoldRefused(self.name, f"the border is no number that {dtype} has")
-        return Taken(constant_padding(conv, around, value), x, tuple(chain))
+        made = constant_padding(conv, around, value)
+        if not dtype.is_floating_point and not value.any() and is_uneven(made):
+            raise FoldRefused(self.name, "no layer pads its sides differently: it would be written before it")
+        return Taken(made, x, tuple(chain))
 
 
 @final

@@ -27,7 +27,7 @@ from ..ops.choice import SMALL
 from ..ops.layout import channels_last, is_channels_last
 from ..tying import Tying, Untied, parse
 from .casts import implicit
-from .convolutions import KINDS, read
+from .convolutions import KINDS, is_uneven, read
 from .graph import Network, layer_name
 from .laws import input_of
 
@@ -380,11 +380,6 @@ def _was_channels_last(network: Network, node: Node) -> bool:
     """Whether the network's weight at ``node`` lies so: torch would turn another at every call."""
     weight = network.constants.get(cast(Node, node.args[1])) if node.target in KINDS else None
     return weight is not None and weight.dim() > 3 and is_channels_last(weight)
-
-
-def is_uneven(conv: AffineConv) -> bool:
-    """Whether it pads its sides differently, which a layer cannot."""
-    return any(before != after for before, after in conv.geometry.pads)
 
 
 def parts_of(conv: AffineConv) -> list[Tensor]:
