@@ -1074,7 +1074,7 @@ def layers_of(folded: Folded) -> dict[str, str | None]:
 def ours(model: nn.Module, **words: Any) -> Folded:
     """``model`` folded for images large enough for convbias's kernels; the same function here too."""
     last: Any = torch.channels_last
-    model = randomised(model).eval().to(memory_format=last)
+    model = randomised(model).eval().to(memory_format=last)  # pyright: ignore
     x = torch.randn(2, C, 48, 46).to(memory_format=last)
     folded = convbias.fold(model, x, **{"target": "convbias", **words})
     assert not [row for row in folded.report.refused if "a bug" in row.reason], folded.report
