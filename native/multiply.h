@@ -91,6 +91,24 @@ inline void start_sums(Vector (&sums)[R][V], const Product& to, int64_t at, int6
         for (int v = 0; v < V; v++) sums[r][v] = Vector{};
 }
 
+// sums[r][k] += Σ over depth d of from[r · step + d] · weights[d][k]; numbers from `next` on are fetched meanwhile.
+template <bool fetch, int R, int V>
+inline void add_products(Vector (&sums)[R][V], const float* from, int64_t step, int64_t depth, const float* weights,
+                         const float* next) {
+    for (int64_t d = 0; d < depth; d++, weights += V * LANES) {
+        if (fetch) __builtin_prefetch(next + d * LINE);
+        Vector w[V];
+#pragma GCC unroll 2
+        for (int v = 0; v < V; v++) w[v] = load(weights + v * LANES);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++) {
+            const Vector x = all(from[r * step + d]);
+#pragma GCC unroll 2
+            for (int v = 0; v < V; v++) sums[r][v] += x * w[v];
+        }
+    }
+}
+
 // y[r][k] = Σ over segments s and depth d of from[s][r · step + d] · panel[begin[s] + d][k], for R rows and V vectors
 // of filters, the last of them `last` filters long. `at` says where y[0][0] lies.
 template <int R, int V>
@@ -102,20 +120,10 @@ inline void multiply_block(const Rows& rows, int64_t offset, const float* panel,
         const float* from = rows.segment[s].from + offset;
         const float* weights = panel + rows.segment[s].begin * V * LANES;
         if (rows.apart && s > 0) add_sums<R, V>(sums, to.y + at, to.step, s > 1);
-        const float* next = rows.next ? rows.next + offset : from;
-        const int64_t line = rows.next ? LINE : 0;
-        for (int64_t d = 0; d < rows.segment[s].depth; d++, weights += V * LANES, next += line) {
-            __builtin_prefetch(next);
-            Vector w[V];
-#pragma GCC unroll 2
-            for (int v = 0; v < V; v++) w[v] = load(weights + v * LANES);
-#pragma GCC unroll 16
-            for (int r = 0; r < R; r++) {
-                const Vector x = all(from[r * rows.step + d]);
-#pragma GCC unroll 2
-                for (int v = 0; v < V; v++) sums[r][v] += x * w[v];
-            }
-        }
+        if (rows.next)
+            add_products<true>(sums, from, rows.step, rows.segment[s].depth, weights, rows.next + offset);
+        else
+            add_products<false>(sums, from, rows.step, rows.segment[s].depth, weights, nullptr);
     }
     if (rows.apart && rows.segments > 1)
 #pragma GCC unroll 16

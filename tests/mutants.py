@@ -93,7 +93,7 @@ MUTANTS = [
         "    return next(iter(node.users)) if len(node.users) == 1",
         "    return next(iter(node.users)) if 1",
     ),
-    ("folding/rewrite.py", "or math.prod(given) < SMALL", ""),
+    ("folding/kernels.py", "not single or math.prod(given) < SMALL", "not single"),
     ("folding/spelling.py", "        _size(node)\n", ""),
     ("folding/spelling.py", "_permuted(made, other, cast(list[int], order))", "other"),
     ("folding/merging.py", "factor == 1 else aten.sub.Tensor", "True else aten.sub.Tensor"),

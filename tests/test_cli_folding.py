@@ -146,7 +146,9 @@ def test_normalisations_hide_nothing_where_they_are_random(command: Command) -> 
 
 
 def test_the_report_as_json(command: Command) -> None:
-    status, out, _ = command("fold", *MAKE, "--json", "--target", "convbias", "--forbid", "affine before")
+    status, out, _ = command(
+        "fold", *MAKE, "--json", "--target", "convbias", "--force", "composition", "--forbid", "affine before"
+    )
     assert status == 0
     report = json.loads(out)
     assert [row["law"] for row in report["folded"]] == ["composition"]

@@ -13,11 +13,10 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from ..affine import AffineConv
-from ..ops import ways
-from ..ops.choice import SMALL
 from .casts import is_free
 from .convolutions import POOLS, is_uneven
 from .graph import Network, hint_of
+from .kernels import own_way
 from .laws import Operation, input_of
 from .picking import is_part
 from .rewrite import bias_of
@@ -115,9 +114,12 @@ def cost_of_convolution(network: Network, node: Node, conv: AffineConv, input: N
     macs = made[0] * conv.weight.numel() * math.prod(space if conv.geometry.transposed else made[2:])
     moved = _size(node) * (given + math.prod(made) + conv.weight.numel())
     rate = DEPTHWISE if conv.groups == conv.in_channels > 1 else DENSE
-    price = moved + macs / (rate * SOONER.get(_own_way(conv, (batch, conv.in_channels, *space), target), 1))
+    way = own_way(network, conv, (batch, conv.in_channels, *space)) if target.own else None
+    price = moved + macs / (rate * SOONER.get(way or "", 1))
     tying, _ = bias_of(conv, network.space(input), node.meta["val"].dtype)
     plain = repr(tying) in ("none", "tied")
+    # A field costs nothing in an own convolution alone.
+    target = target if way or not target.own else TARGETS["eager"]
     if not plain:
         field = _size(node) * (2 * math.prod(made) + math.prod(made[1:]))
         moved, price = moved + field, price + target.field * field
@@ -126,15 +128,6 @@ def cost_of_convolution(network: Network, node: Node, conv: AffineConv, input: N
         return total
     copied = _size(node) * (image + given)
     return total + Cost(1, 0, copied, target.elementwise * copied + target.calls[0])
-
-
-def _own_way(conv: AffineConv, input: tuple[int, ...], target: Target) -> str:
-    """Which of convbias's own convolutions runs ``conv`` on ``target``, or ""."""
-    if not target.own or conv.geometry.dims != 2 or conv.geometry.transposed or math.prod(input) < SMALL:
-        return ""
-    # The only one that is sooner done is chosen whether channels lie last or not.
-    plan = ways.plan_for(input, conv.out_channels, conv.geometry, conv.groups, False, True)
-    return plan.way if plan else ""
 
 
 def _pads_apart(conv: AffineConv) -> bool:

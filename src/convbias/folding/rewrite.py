@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,13 +21,12 @@ from ..errors import ShapeError
 from ..geometry import Site
 from ..nn import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from ..nn.convnd import ConvNd
-from ..ops import ways
-from ..ops.choice import SMALL
 from ..ops.layout import channels_last, is_channels_last
 from ..tying import Tying, Untied, parse
 from .casts import implicit
 from .convolutions import KINDS, is_uneven, read
 from .graph import Network, layer_name
+from .kernels import pays
 from .laws import input_of
 
 aten = torch.ops.aten
@@ -106,7 +104,7 @@ def written(network: Network, own: bool = False) -> GraphModule:
     implicit(network.casts)
     taken = {node for node in network.nodes if own and _can_be_own(network, node)}
     made = [node for node in network.nodes if node in taken | network.changed]
-    layers = {node: _layer(network, node, own and _pays(network, node)) for node in made}
+    layers = {node: _layer(network, node, own and pays(network, node)) for node in made}
     for node in (*layers, *(node for node in network.padded if node not in layers)):
         rest = () if node in layers else node.args[1:]
         node.args = (_padded(network, node, node in layers), *rest)
@@ -138,28 +136,7 @@ def _can_be_own(network: Network, node: Node) -> bool:
     conv = network.convolutions.get(node)
     if node.target not in KINDS or conv is None or is_uneven(conv) or network.shares(node):
         return False
-    return _pays(network, node)
-
-
-def _pays(network: Network, node: Node) -> bool:
-    """Whether a layer of convbias's is faster than torch's there, if its bias is no field."""
-    conv, given = network.convolutions[node], network.hint(input_of(node))
-    dims, single = conv.geometry.dims, node.meta["val"].dtype == torch.float32
-    if conv.geometry.transposed or dims < 2 or not single or math.prod(given) < SMALL:
-        return False
-    # Of 3D images, torch takes its time for one by itself.
-    if dims == 3:
-        return given[0] == 1
-    last = _lies_last(network)
-    return last or ways.plan_for(given, conv.out_channels, conv.geometry, conv.groups, last, True) is not None
-
-
-def _lies_last(network: Network) -> bool:
-    """Whether images run through the network with their channels last: a 1×1 kernel cannot tell."""
-    given = [node.meta.get("val") for node in network.module.graph.nodes if node.op == "placeholder"]
-    known = [x for x in given if isinstance(x, Tensor) and all(isinstance(n, int) for n in x.shape)]
-    lying = [x for x in (*known, *network.constants.values()) if x.dim() in (4, 5)]
-    return any(is_channels_last(x) for x in lying)
+    return pays(network, node)
 
 
 def _take_inside(called: Node, layer: ConvNd) -> None:
