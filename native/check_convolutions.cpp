@@ -7,7 +7,8 @@ namespace {
 
 const char* const WAY_NAMES[] = {"winograd", "direct", "depthwise", "pointwise"};
 
-// One way of convolving, with a random field, and now and then a residual. Where a second draw of each is alike, cases are common ones.
+// One way of convolving, with a random field, and now and then a residual. Where a second draw of each is alike,
+// cases are common ones.
 struct Case : Fielded {
     int way, activation;
     Convolution shape{};
@@ -27,7 +28,8 @@ struct Case : Fielded {
         if (random.below(3) == 0) residual = random.numbers(SINGLE, samples * shape.out[0] * shape.out[1] * shape.filters);
         // A field that lies as the output does, all but for gaps, takes ways of its own, as having none does: with
         // a residual too.
-        const int64_t kind = random.below(residual.empty() ? 4 : 2), place = shape.filters + random.below(2) * random.below(3);
+        const int64_t kind = random.below(residual.empty() ? 4 : 2);
+        const int64_t place = shape.filters + random.below(2) * random.below(3);
         if (kind < 2) terms.resize(kind);
         if (kind == 1)
             terms[0] = {{shape.out[1] * place, place, 1}, {}, random.numbers(SINGLE, shape.out[0] * shape.out[1] * place)};

@@ -58,10 +58,7 @@ Rows find_rows(const Convolution& c, const Grouped& g, const float* image, int64
     const int64_t length = (groups - 1) * g.pixels * c.stride[1] + g.width;
     const int64_t left = least(length, begin < 0 ? -begin : 0), right = least(length, c.size[1] - begin);
     Rows rows;
-    rows.segments = 0;
     rows.step = g.step;
-    rows.apart = false;
-    rows.next = nullptr;
     for (int64_t i = 0; i < c.kernel[0]; i++) {
         const int64_t line = line_read(c, row, i);
         if (line < 0) continue;

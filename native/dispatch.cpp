@@ -19,7 +19,8 @@ struct Instructions {
 
 #define CONVBIAS_KERNELS(instructions)                                                      \
     instructions::kernel, instructions::reduce_term,                                        \
-        {&instructions::winograd, &instructions::direct, &instructions::depthwise, &instructions::pointwise}, instructions::depthwise_weights
+        {&instructions::winograd, &instructions::direct, &instructions::depthwise, &instructions::pointwise}, \
+        instructions::depthwise_weights
 
 const Instructions ALL[] = {
 #ifdef CONVBIAS_X86

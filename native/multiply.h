@@ -20,9 +20,9 @@ struct Rows {
         const float* from;
         int64_t depth, begin;  // and how deep in the panel its weights begin
     } segment[MOST_SEGMENTS];
-    int64_t segments, step;
-    bool apart;
-    const float* next;  // numbers that will be wanted soon, as many as there are rows, or null
+    int64_t segments = 0, step;
+    bool apart = false;
+    const float* next = nullptr;  // numbers that will be wanted soon, as many as there are rows, or null
 };
 
 // Where the products go: row r's to y + r · step.

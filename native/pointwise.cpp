@@ -81,7 +81,6 @@ bool convolve(const Convolution& c, const float* x, const float* packed, const f
             rows.segments = 1;
             rows.segment[0] = {cut.inputs(x, u), c.channels, 0};
             rows.step = c.stride[1] * c.channels;
-            rows.apart = false;
             rows.next = number + 1 < units ? cut.inputs(x, cut.unit(number + 1)) : nullptr;
             for (int64_t filter = u.filter; filter < end; filter += PANEL, rows.next = nullptr)
                 multiply(rows, 0, u.outputs, packed + filter * c.channels, least(PANEL, end - filter), to, filter);

@@ -229,10 +229,8 @@ void multiply_frequency(const Tiles& tiles, int64_t frequency, int64_t panel, in
     const float* weights = packed + frequency * weights_step(tiles.c) + panel * PANEL * channels;
     float* y = products + frequency * tiles.product_step(count);
     Rows rows;
-    rows.segments = 0;
     rows.step = channels;
     rows.apart = true;
-    rows.next = nullptr;
     const int64_t chunk = at_least(CHUNK, (channels + MOST_SEGMENTS - 1) / MOST_SEGMENTS);
     for (int64_t done = 0; done < channels; done += chunk)
         rows.segment[rows.segments++] = {from + done, least(chunk, channels - done), done};

@@ -65,6 +65,11 @@ class Call(NamedTuple):
         return self._replace(tying="c") if self.tying == "tied" else self
 
     @property
+    def activating(self) -> Call:
+        """The same call where convolution and field are done: its activation alone."""
+        return self._replace(bias=(), tying="none")
+
+    @property
     def site(self) -> Site:
         """Where the bias lives."""
         weight, transposed = self.weight, self.geometry.transposed

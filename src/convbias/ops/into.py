@@ -27,7 +27,7 @@ def run_into(call: Call, out: Tensor) -> Tensor:
     field = call.tied[:, None, None] if call.tied is not None else call.field()
     out.zero_() if field is None else out.copy_(field)
     convolve.add_into(call, out)
-    return finished(call._replace(bias=(), tying="none"), out) if call.activation else out
+    return finished(call.activating, out) if call.activation else out
 
 
 def _check(call: Call, out: Tensor) -> None:

@@ -110,7 +110,7 @@ def rerun(call: Call, input: Tensor, residual: Tensor | None) -> Tensor:
     if residual is None:
         return run(call._replace(input=input))
     y = run(call._replace(input=input, activation="")).add_(residual)
-    return _finished_if_any(call._replace(bias=[], tying="none"), y)
+    return _finished_if_any(call.activating, y)
 
 
 def _convolved_and_finished(call: Call) -> Tensor:
@@ -124,7 +124,7 @@ def _convolved_and_finished(call: Call) -> Tensor:
         y = training.convolve(call)
         return y if training.whole(call) else finished(call, y)
     if convolve.fused_refusal(call) is None:
-        return _finished_if_any(call._replace(bias=[], tying="none"), convolve.fused(call))
+        return _finished_if_any(call.activating, convolve.fused(call))
     y = convolve.convolve(call) if convolve.refusal(call) is None else call.convolve()
     return _finished_if_any(call, y)
 
