@@ -68,12 +68,12 @@ def fold(
     Raises ValueError for a network in training mode, and for one that torch.export cannot trace.
 
     >>> import torch
-    >>> net = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.Conv2d(3, 4, 3, padding=1)).eval()
+    >>> net = torch.nn.Sequential(torch.nn.BatchNorm2d(32), torch.nn.Conv2d(32, 48, 3, padding=1)).eval()
     >>> _ = torch.nn.init.normal_(net[0].bias)
-    >>> folded = fold(net, torch.randn(2, 3, 8, 8), target="convbias")
+    >>> folded = fold(net, torch.randn(2, 32, 32, 32), target="convbias")
     >>> folded.model
     GraphModule(
-      (1): Conv2d(3, 4, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias='tap')
+      (1): Conv2d(32, 48, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias='tap')
     )
     """
     # One tensor given twice would be one input to torch.export.
