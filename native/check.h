@@ -175,7 +175,7 @@ struct Fielded {
 
     void draw_field() {
         for (int64_t a = 0; a < axes; a++) places *= sizes[a];
-        terms.resize(random.below(2) ? 1 + random.below(MOST_TERMS) : 1);
+        terms.resize(random.below(2) ? random.below(MOST_TERMS + 1) : 1);
         for (Summand& term : terms) random.below(2) ? draw_plain(term) : draw(term);
     }
 

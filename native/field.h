@@ -115,15 +115,15 @@ inline bool repeats(const Field& field, int64_t channels) {
            first.strides[1] == 1 && !first.index[0] && !first.index[1];
 }
 
-// The field's numbers from place `begin` on: where they lie, or else written out to `room`.
+// The field's numbers from place `begin` on: where they lie, or else written out to `room`; null for no field.
 inline const float* read_field(const Field& field, int64_t begin, int64_t count, float* room) {
+    if (!field.terms) return nullptr;
     if (lies_as_places(field)) return field.term[0].values + begin;
     const int64_t inner = field.sizes[field.axes - 1];
     Place place(field, begin / inner);
     int64_t first = begin % inner;
     for (int64_t done = 0; done < count; place.next(field)) {
         const int64_t run = least(inner - first, count - done);
-        for (int64_t i = 0; i < run && !field.terms; i++) room[done + i] = 0;
         for (int64_t t = 0; t < field.terms; t++) {
             const Line line = line_of(field, field.term[t], place, first, run);
             t ? read_line<true>(line, room + done) : read_line<false>(line, room + done);
@@ -136,7 +136,11 @@ inline const float* read_field(const Field& field, int64_t begin, int64_t count,
 
 template <class Number, int activation>
 void add_and_activate(Number* z, Number* y, const float* field, int64_t count) {
-    if (y) {
+    if (!field) {
+        Number* to = y ? y : z;
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++) write(to + i, activate<activation>(read(z[i])));
+    } else if (y) {
 #pragma omp simd
         for (int64_t i = 0; i < count; i++) {
             const float sum = read(z[i]) + field[i];

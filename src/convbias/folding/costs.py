@@ -114,10 +114,10 @@ def cost_of_convolution(network: Network, node: Node, conv: AffineConv, input: N
     macs = made[0] * conv.weight.numel() * math.prod(space if conv.geometry.transposed else made[2:])
     moved = _size(node) * (given + math.prod(made) + conv.weight.numel())
     rate = DEPTHWISE if conv.groups == conv.in_channels > 1 else DENSE
-    way = own_way(network, conv, (batch, conv.in_channels, *space)) if target.own else None
-    price = moved + macs / (rate * SOONER.get(way or "", 1))
     tying, _ = bias_of(conv, network.space(input), node.meta["val"].dtype)
     plain = repr(tying) in ("none", "tied")
+    way = own_way(network, conv, (batch, conv.in_channels, *space), not plain) if target.own else None
+    price = moved + macs / (rate * SOONER.get(way or "", 1))
     # A field costs nothing in an own convolution alone.
     target = target if way or not target.own else TARGETS["eager"]
     if not plain:

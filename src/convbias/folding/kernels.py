@@ -30,15 +30,15 @@ def pays(network: Network, node: Node) -> bool:
         return given[0] == 1
     # torch orders the numbers of a weight anew at every call.
     heavy = _lies_last(network) and conv.weight.numel() >= HEAVY
-    return heavy or own_way(network, conv, given) is not None
+    return heavy or own_way(network, conv, given, False) is not None
 
 
-def own_way(network: Network, conv: AffineConv, given: tuple[int, ...]) -> str | None:
-    """Which of convbias's own convolutions runs ``conv`` on images of shape ``given``, or None."""
+def own_way(network: Network, conv: AffineConv, given: tuple[int, ...], fielded: bool) -> str | None:
+    """Which own convolution runs ``conv``, with a field or none, on images of shape ``given``; or None."""
     if conv.geometry.dims != 2 or conv.geometry.transposed or math.prod(given) < SMALL:
         return None
     last = _lies_last(network)
-    plan = ways.plan_for(given, conv.out_channels, conv.geometry, conv.groups, last, True)
+    plan = ways.plan_for(given, conv.out_channels, conv.geometry, conv.groups, last, True, fielded)
     return plan.way if plan else None
 
 

@@ -18,6 +18,7 @@ from .epilogue import finish
 from .layout import memory_order
 
 _IS_SMALL = f"the output has fewer than {SMALL} numbers: torch's single steps are as fast"
+_IS_RELU = "relu alone is left: torch's own, in place, is as fast"
 
 _PLAIN = frozenset((Tensor, torch.nn.Parameter))
 
@@ -176,6 +177,8 @@ def _first(reasons: Reasons) -> tuple[str, dict[str, str]]:
 
 
 def _no_native(call: Call, y: Tensor) -> str | None:
+    if _relu_alone(call) and chosen() != "native":
+        return _IS_RELU
     if y.numel() < SMALL and (chosen() != "native" or not y.numel()):
         return _IS_SMALL
     if chosen() == "aten":
@@ -188,6 +191,8 @@ def _no_native(call: Call, y: Tensor) -> str | None:
 
 
 def _no_aten(call: Call, y: Tensor) -> str | None:
+    if _relu_alone(call):
+        return _IS_RELU
     if y.numel() < SMALL:
         return _IS_SMALL
     return _not_fresh(y)
@@ -200,7 +205,11 @@ def _not_fresh(y: Tensor) -> str | None:
 
 
 def _no_writing(call: Call, y: Tensor) -> str | None:
-    return "a gradient is recorded" if recorded(call.tensors) else None
+    return "a gradient is recorded" if recorded(call.tensors) and not _relu_alone(call) else None
+
+
+def _relu_alone(call: Call) -> bool:
+    return call.activation == "relu" and not call.fielded
 
 
 def _never(call: Call, y: Tensor) -> str | None:

@@ -34,31 +34,42 @@ class Plan:
 
 @lru_cache(maxsize=1024)
 def plan_for(
-    input: tuple[int, ...], filters: int, geometry: Geometry, groups: int, last: bool, winograd: bool
+    input: tuple[int, ...],
+    filters: int,
+    geometry: Geometry,
+    groups: int,
+    last: bool,
+    winograd: bool,
+    fielded: bool,
 ) -> Plan | None:
     """The own convolution that is faster than torch's (benchmarks/bench_ops.py), or None.
 
-    Where images do not lie with their channels ``last``, they are turned round before and after.
+    Where images do not lie with their channels ``last``, they are turned round before and after. Some are
+    faster where the output is ``fielded`` alone: torch goes over it again to add a field.
     """
     shape = Shape.of(input, filters, geometry)
-    way = _way(shape, groups, winograd)
+    way = _way(shape, groups, winograd, fielded)
     if not last and way != "winograd":
         return None
     return None if way is None else Plan(way, shape, geometry.output_size(input[2:]))
 
 
-def _way(shape: Shape, groups: int, winograd: bool) -> str | None:
-    least, weights = min(shape.channels, shape.filters), shape.channels * shape.filters
+def _way(shape: Shape, groups: int, winograd: bool, fielded: bool) -> str | None:
+    channels, filters = shape.channels, shape.filters
     kernel, dilation = tuple(shape.kernel), tuple(shape.dilation)
     plain = tuple(shape.stride) == dilation == (1, 1)
     if groups > 1:
-        return "depthwise" if groups == shape.channels == shape.filters and least >= 16 else None
-    if winograd and kernel == (3, 3) and plain and least >= 32 and shape.tiles >= 12:
+        return "depthwise" if groups == channels == filters >= 16 else None
+    if winograd and kernel == (3, 3) and plain and min(channels, filters) >= 32 and shape.tiles >= 12:
         return "winograd"
-    if kernel == (1, 1) and not any(shape.before) and shape.filters >= 16:
+    if kernel == (1, 1) and plain and filters < 16:
+        # Of fewer filters so many places are done at once that deeper ones fall out of the first cache.
+        return "direct" if channels <= (256 if filters > 4 else 32) else None
+    if kernel == (1, 1) and not any(shape.before) and filters >= 16:
         # Deeper rows, or rows further apart, do not stay in the first cache.
-        return "pointwise" if shape.channels * shape.stride[1] <= 512 and weights <= 2**20 else None
-    if (plain and kernel == (1, 1) and weights <= 2**16) or (dilation[1] == 1 and weights <= 2**8):
+        return "pointwise" if channels * shape.stride[1] <= 512 and channels * filters <= 2**20 else None
+    # torch's does sixteen filters where there are eight.
+    if dilation[1] == 1 and (filters <= 8 or (fielded and channels * filters <= 2**8)):
         return "direct"
     return None
 
@@ -89,7 +100,7 @@ def plan_of(call: Call) -> Plan | None:
     """The plan for ``call``."""
     sizes = (tuple(call.input.shape), call.weight.shape[0])
     last = form_of(call.input, call.weight) is torch.channels_last
-    return plan_for(*sizes, call.geometry, call.groups, last, winograd_allowed())
+    return plan_for(*sizes, call.geometry, call.groups, last, winograd_allowed(), call.fielded)
 
 
 def planned(call: Call) -> Plan:
