@@ -1131,6 +1131,14 @@ def test_what_our_kernels_are_no_faster_for_stays_torchs() -> None:
     assert not any(kinds(torch.channels_last, 8))
 
 
+@pytest.mark.parametrize("size", [8, 16])
+def test_a_heavy_convolution_of_few_numbers_stays_torchs(size: int) -> None:
+    model = nn.Sequential(conv(3, 1, 96, 96), bn(96)).to(memory_format=torch.channels_last).eval()  # pyright: ignore
+    x = torch.randn(1, 96, size, size).to(memory_format=torch.channels_last)
+    (layer,) = convbias.fold(model, x, target="convbias").model.children()
+    assert isinstance(layer, convbias.Conv2d) == (size == 16)
+
+
 def twice(n: Any, x: Tensor) -> Tensor:
     z = n.a(x)
     return torch.cat([n.norm(n.b(F.relu(z))), z], 1)

@@ -97,11 +97,16 @@ def test_gradients(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["small", "pointwise"])
-def test_compiled(name: str) -> None:
+def test_compiled(name: str, compile_backend: str) -> None:
     layer, x, residual = made(name, torch.channels_last)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert_close(torch.compile(layer)(x, residual), layer(x, residual), rtol=1e-5, atol=5e-5)
+        assert_close(
+            torch.compile(layer, backend=compile_backend)(x, residual),
+            layer(x, residual),
+            rtol=1e-5,
+            atol=5e-5,
+        )
 
 
 def test_other_types_are_torchs_business() -> None:
