@@ -14,15 +14,37 @@ namespace {
 // Outputs that are worked on at a time.
 constexpr int64_t PART = 2048;
 
-// Fewer filters than half a vector: `pixels` neighbouring outputs are taken for one, with as many times the
-// filters, so that vectors are full. Its windows are wider, and some of their weights are 0.
+// Half cycles that the sums of a block take at least for each number: an addition waits for the one before.
+constexpr int64_t LATENCY = 8;
+// Half cycles that a vector of sums takes to be started, finished and stored.
+constexpr int64_t FINISHING = 8;
+
+int64_t window(const Convolution& c, int64_t pixels) { return c.kernel[1] + (pixels - 1) * c.stride[1]; }
+
+// How long a row of outputs takes, of which so many are taken for one: two numbers are read in a cycle.
+int64_t cost(const Convolution& c, int64_t pixels) {
+    const int64_t groups = c.out[1] / pixels, blocks = (groups + ROWS - 1) / ROWS;
+    const int64_t rest = c.out[1] % pixels > 0;
+    const int64_t depth = c.kernel[0] * window(c, pixels) * c.channels;
+    return depth * (at_least(blocks * LATENCY, groups + blocks) + rest * LATENCY) + (groups + rest) * FINISHING;
+}
+
+// Fewer filters than half a vector: so many neighbouring outputs are taken for one, with as many times the
+// filters, so that vectors are full. Their windows are wider, and some of their weights are 0.
+int64_t pixels_of(const Convolution& c) {
+    int64_t best = 1;
+    for (int64_t pixels = 2; pixels * c.filters <= LANES; pixels++)
+        if (cost(c, pixels) < cost(c, best)) best = pixels;
+    return best;
+}
+
 struct Grouped {
     int64_t pixels, filters, width, step, depth;
 
     explicit Grouped(const Convolution& c)
-        : pixels(c.filters < LANES ? LANES / c.filters : 1),
+        : pixels(pixels_of(c)),
           filters(c.filters * pixels),
-          width(c.kernel[1] + (pixels - 1) * c.stride[1]),
+          width(window(c, pixels)),
           step(pixels * c.stride[1] * c.channels),
           depth(width * c.channels) {}
 };

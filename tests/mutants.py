@@ -137,6 +137,8 @@ MUTANTS = [
     ("verifying/verdict.py", "largest = torch.maximum(largest, least)", "pass"),
     ("ops/kept.py", "            and self.states == tuple(map(state_of, tensors))\n", ""),
     ("ops/kept.py", ", _Steps.taken", ", 0"),
+    ("ops/settled.py", "self._convolve is not None and residual is None", "self._convolve is not None"),
+    ("ops/settled.py", "        call = _laid(call)\n", ""),
 ]
 
 

@@ -97,14 +97,14 @@ def test_a_changed_weight_is_packed_anew(change: str) -> None:
     with torch.no_grad():
         for _ in range(2):
             torch.testing.assert_close(made(x), torch.conv2d(x, made.weight), rtol=1e-4, atol=1e-4)
-        assert made._prepared is not None
-        assert made._prepared.value.packed is not None
+        assert made._settled is not None
+        assert made._settled.value.call.packed is not None
         before = made(x)
         WEIGHT_CHANGES[change](made)
         assert not torch.allclose(made(x), before)
         torch.testing.assert_close(made(x), torch.conv2d(x, made.weight), rtol=1e-4, atol=1e-4)
         other = copy.deepcopy(made)
-        assert other._prepared is None
+        assert other._settled is None
         torch.testing.assert_close(other(x), made(x), rtol=1e-4, atol=1e-4)
 
 
@@ -135,3 +135,30 @@ def test_training_and_copies_are_not_concerned() -> None:
         torch.testing.assert_close(made(x), expected(made, x))
     with torch.inference_mode():
         torch.testing.assert_close(layer("tap")(x).shape, made(x).shape)
+
+
+@pytest.mark.skipif(convolve.missing() is not None, reason=str(convolve.missing()))
+@pytest.mark.parametrize("bias", ["untied", "tap"])
+def test_a_field_lies_as_the_output(bias: str) -> None:
+    """To read it across takes as long as the convolution."""
+    layer = convbias.Conv2d(48, 48, 3, stride=2, padding=1, groups=8, bias=bias, output_size=(13, 13))
+    torch.nn.init.normal_(layer.get_parameter("bias"))
+    x = torch.randn(1, 48, 25, 25).to(memory_format=torch.channels_last)
+    wanted = layer(x).detach()
+    with torch.no_grad():
+        assert convbias.explain_route(layer, x)[0].epilogue == "onednn"
+        for _ in range(2):
+            torch.testing.assert_close(layer(x), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "gelu"])
+@pytest.mark.parametrize("size", [5, 40])
+def test_what_is_settled_serves_all_calls(size: int, activation: str | None) -> None:
+    layer = convbias.Conv2d(
+        9, 10, 3, padding=1, bias="c + h", output_size=(size, size), activation=activation
+    )
+    x, residual = torch.randn(2, 9, size, size), torch.randn(2, 10, size, size)
+    for given in (None, residual, None, residual):
+        wanted = layer(x, given).detach()
+        with torch.no_grad():
+            torch.testing.assert_close(layer(x, given), wanted, rtol=1e-4, atol=1e-5)

@@ -154,7 +154,7 @@ def test_every_activation_and_type(
         z.copy_(start)
         order = memory_order(z)
         assert order is not None
-        y = native.forward(z, order, [Summand(field)], activation, keep)
+        y = native.Epilogue(tuple(z.shape[1:]), order, [Summand(field)], activation)(z, keep)
         assert (y is z) is not keep
         wanted = exact(activation, before + field)
         tolerance = TOLERANCES[dtype]
@@ -258,7 +258,7 @@ def test_the_numbers_are_the_same_for_any_number_of_threads(
         for threads in (1, 2, 3, 7):
             torch.set_num_threads(threads)
             z = y.clone()
-            out = native.forward(z, order, summands, "gelu", True)
+            out = native.Epilogue(tuple(z.shape[1:]), order, summands, "gelu")(z, True)
             gz, sums = native.backward(z, out, order, "gelu", True)
             assert sums is not None
             results.append([out, gz, sums, *(native.reduce(sums, order, s) for s in summands)])
@@ -288,7 +288,7 @@ def test_nan_and_infinity_are_where_torch_has_them(
     z = start.to(dtype).view(1, 1, 5, 11).clone()
     wanted = exact(activation, z.double()).to(dtype)
     field = torch.zeros(1, 5, 11)
-    y = native.forward(z, (0, 1, 2), [Summand(field)], activation, False)
+    y = native.Epilogue(tuple(z.shape[1:]), (0, 1, 2), [Summand(field)], activation)(z)
     torch.testing.assert_close(y, wanted, rtol=1e-2, atol=1e-6, equal_nan=True)
 
 
@@ -370,8 +370,8 @@ def test_a_large_weight_is_packed_and_the_output_lies_as_torchs(batch: int, chan
     with torch.no_grad():
         (taken,) = convbias.explain_route(layer, x)
         assert taken.convolution == "onednn"
-        assert layer._prepared is not None
-        assert layer._prepared.value.packed is not None
+        assert layer._settled is not None
+        assert layer._settled.value.call.packed is not None
         y = layer(x)
         assert_close(y, expected(layer, x), rtol=1e-4, atol=1e-5)
         assert y.stride() == F.conv2d(x, layer.weight).stride()
@@ -417,10 +417,10 @@ from convbias.ops import native
 from convbias.tying.base import Summand
 torch.set_num_threads(2)
 z, ones = torch.zeros(2, 8, 64, 64), torch.ones(8, 64, 64)
-native.forward(z, (0, 1, 2), [Summand(ones)], "relu", False)
+native.Epilogue(tuple(z.shape[1:]), (0, 1, 2), [Summand(ones)], "relu")(z)
 child = os.fork()
 if child == 0:
-    native.forward(z, (0, 1, 2), [Summand(ones)], "relu", False)
+    native.Epilogue(tuple(z.shape[1:]), (0, 1, 2), [Summand(ones)], "relu")(z)
     os._exit(int(z[1, 7, 63, 63]))
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """

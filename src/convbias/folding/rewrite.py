@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from typing import Any, cast, final
 
@@ -184,7 +185,13 @@ class Sizes:
 
     ranges: tuple[tuple[tuple[int, int], ...], ...]
 
+    @cached_property
+    def _least(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(tuple(low for low, _ in ranges) for ranges in self.ranges)
+
     def __call__(self, module: Module, inputs: tuple[Any, ...]) -> None:
+        if tuple(x.shape for x in inputs) == self._least:
+            return
         for i, (x, ranges) in enumerate(zip(inputs, self.ranges, strict=False)):
             fits = [low <= size <= high for size, (low, high) in zip(x.shape, ranges, strict=False)]
             if len(x.shape) != len(ranges) or not all(fits):

@@ -15,12 +15,13 @@ from torch.nn import Parameter, init
 from ..errors import ShapeError
 from ..functional import call, check_input
 from ..geometry import Geometry, Site, per_axis
-from ..ops import compiled, packing, route
+from ..ops import compiled
 from ..ops.activations import ACTIVATIONS, check_activation
 from ..ops.call import BY_LABEL, Call, field_of
-from ..ops.choice import SMALL, chosen, winograd
+from ..ops.choice import chosen, winograd
 from ..ops.kept import Kept, keep
 from ..ops.route import may_write
+from ..ops.settled import Settled
 from ..tying import NoBias, Tying
 from .biased import Biased
 
@@ -65,7 +66,7 @@ class ConvNd(Biased):
         self.activation = activation
         check_activation(activation)
         self._geometry_key: tuple[object, ...] = ()
-        self._prepared: Kept[Call] | None = None
+        self._settled: Kept[Settled] | None = None
         self.geometry()
         # torch.nn reads a truth value: None, 0, 1 and numpy's bools are given too.
         self._set_tying(bool(bias) if bias in (None, 0, 1) else bias, output_size, self.dims)
@@ -142,29 +143,26 @@ class ConvNd(Biased):
     def _run(self, input: Tensor, geometry: Geometry, residual: Tensor | None = None) -> Tensor:
         # Each tensor is read once: a parametrisation computes it anew each time.
         weight, bias = self.weight, self._bias_arguments()
-        # Of small calls the rest takes longer than what is kept saves.
-        large = self._computed or (type(input) is Tensor and max(input.numel(), weight.numel()) >= SMALL)
         tensors = [input, weight, *bias]
         if residual is not None:
             check_residual(residual, input, self.out_channels, geometry)
             tensors.append(residual)
-            large = large and residual.dtype == input.dtype
-        if large and may_write(tensors):
+        if (residual is None or residual.dtype == input.dtype) and may_write(tensors):
             setting = (geometry, self.activation, chosen(), winograd())
             key = (input.shape, input.stride(), input.dtype, *setting)
-            compute = partial(self._prepare, input, weight, bias, geometry)
-            prepared = keep(self._prepared, compute, [weight, *bias], key)
-            if prepared is not self._prepared:  # to set an attribute of a module takes its time
-                self._prepared = prepared
-            if prepared is not None:
-                return route.rerun(prepared.value, input, residual)
+            compute = partial(self._settle, input, weight, bias, geometry)
+            settled = keep(self._settled, compute, [weight, *bias], key)
+            if settled is not self._settled:  # to set an attribute of a module takes its time
+                self._settled = settled
+            if settled is not None:
+                return settled.value(input, residual)
         call = (input, weight, bias, self._spelling, geometry, self.groups)
         if residual is None:
             return run(*call, self.activation or "", self.output_size)
         y = run(*call, "", self.output_size) + residual
         return ACTIVATIONS[self.activation](y) if self.activation else y
 
-    def _prepare(self, input: Tensor, weight: Tensor, bias: Sequence[Tensor], geometry: Geometry) -> Call:
+    def _settle(self, input: Tensor, weight: Tensor, bias: Sequence[Tensor], geometry: Geometry) -> Settled:
         """The call, with what can be kept for the next one: the field written out, the weight packed."""
         check(input, weight, geometry, self.groups, self.output_size)
         spelling = self._spelling
@@ -172,8 +170,7 @@ class ConvNd(Biased):
             site = Site.of(self.out_channels, geometry, input.shape[-self.dims :])
             bias, spelling = [field_of(bias, spelling, site)], "untied"
         call = Call(input, weight, bias, spelling, geometry, self.groups, self.activation or "")
-        # The input is another one at the next call.
-        return call._replace(input=weight, packed=packing.ready(call, packing.packed(call)))
+        return Settled(call)
 
     def repack(self) -> None:
         """Forget what was computed from the parameters.
@@ -182,12 +179,12 @@ class ConvNd(Biased):
         parameter changes; so is a weight's order of numbers that oneDNN wants. Call this after a change that
         torch does not count: a write to ``.data``.
         """
-        self._prepared = None
+        self._settled = None
         compiled.forget(self.weight)
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies and files do without what can be computed again.
-        return {**self.__dict__, "_prepared": None}
+        return {**self.__dict__, "_settled": None}
 
     def extra_repr(self) -> str:
         parts = [f"{self.in_channels}, {self.out_channels}"]

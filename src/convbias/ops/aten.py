@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ def _silu_backward(gy: Tensor, z: Tensor) -> Tensor:
 
 def composite(call: Call) -> Tensor:
     """A convolution, an addition, an activation: differentiable and transformable in every way."""
-    return steps(call, call.convolve())
+    return steps(call, call.convolve(call.input))
 
 
 def steps(call: Call, y: Tensor) -> Tensor:
@@ -48,21 +48,28 @@ def steps(call: Call, y: Tensor) -> Tensor:
     return ACTIVATIONS[call.activation](y) if call.activation else y
 
 
-def in_place(call: Call, y: Tensor) -> Tensor:
+def in_place(field: Tensor | None, activation: str, y: Tensor) -> Tensor:
     """The same, written onto ``y``."""
-    field = call.field()
     if field is not None:
         y.add_(field)
-    return IN_PLACE[call.activation](y) if call.activation else y
+    return IN_PLACE[activation](y) if activation else y
 
 
-def forward(z: Tensor, order: Order, summands: list[Summand], activation: str, keep: bool) -> Tensor:
-    """``act(z + field)``, written onto ``z``, or beside it where ``z + field`` is to be kept."""
-    for summand in summands:
-        _add(z, order, summand.field().to(z.dtype))
-    if not activation:
-        return z
-    return (ACTIVATIONS if keep else IN_PLACE)[activation](z)
+@final
+class Epilogue:
+    """``z ↦ act(z + field)``, written onto ``z``, or beside it where ``z + field`` is to be kept."""
+
+    def __init__(
+        self, sample: tuple[int, ...], order: Order, summands: list[Summand], activation: str
+    ) -> None:
+        self._order, self._summands, self._activation = order, summands, activation
+
+    def __call__(self, z: Tensor, keep: bool = False) -> Tensor:
+        for summand in self._summands:
+            _add(z, self._order, summand.field().to(z.dtype))
+        if not self._activation:
+            return z
+        return (ACTIVATIONS if keep else IN_PLACE)[self._activation](z)
 
 
 def _add(z: Tensor, order: Order, field: Tensor) -> None:

@@ -80,9 +80,9 @@ class Call(NamedTuple):
     def tensors(self) -> tuple[Tensor, ...]:
         return (self.input, self.weight, *self.bias)
 
-    def convolve(self) -> Tensor:
-        """The convolution alone, with the bias that torch's own can add."""
-        return self.geometry.convolve(self.input, self.weight, self.tied, self.groups)
+    def convolve(self, input: Tensor) -> Tensor:
+        """The convolution alone of ``input``, with the bias that torch's own can add."""
+        return self.geometry.convolve(input, self.weight, self.tied, self.groups)
 
     def field(self) -> Tensor | None:
         """What remains to be added: the bias field in compact form, or None."""

@@ -22,9 +22,9 @@ from .layout import as_torchs, channels_last, form_of, is_channels_last
 NAME = "onednn"
 
 
-def convolve(call: Call) -> Tensor:
-    """The convolution of ``call`` by oneDNN's own operator, which must not have refused it."""
-    return as_torchs(_onednn(call, call.input), call.input, call.weight)
+def convolve(call: Call, input: Tensor) -> Tensor:
+    """``call``'s convolution of ``input`` by oneDNN's own operator, which must not have refused it."""
+    return as_torchs(_onednn(call, input), input, call.weight)
 
 
 def refusal(call: Call) -> str | None:
@@ -34,9 +34,9 @@ def refusal(call: Call) -> str | None:
     return _not_now(call)
 
 
-def fused(call: Call) -> Tensor:
+def fused(call: Call, input: Tensor) -> Tensor:
     """Convolution and field in one go, which must not have been refused."""
-    return _added(call, call.input, call.bias[0][None])
+    return _added(call, input, call.bias[0][None])
 
 
 def fused_refusal(call: Call) -> str | None:

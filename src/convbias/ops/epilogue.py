@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, final
 
@@ -24,12 +24,24 @@ def finish(y: Tensor, summands: list[Summand], activation: str, kernels: ModuleT
     A gradient is recorded where torch records one.
     """
     values = [summand.values for summand in summands]
+    if recorded((y, *values)):
+        indices = [summand.index for summand in summands]
+        return _Finish.apply(y, _order(y), indices, activation, kernels, *values)[0]
+    return finishing(y, summands, activation, kernels)(y)
+
+
+def finishing(
+    y: Tensor, summands: list[Summand], activation: str, kernels: ModuleType
+) -> Callable[[Tensor], Tensor]:
+    """The same, without a gradient, for all that lie like ``y``."""
+    return kernels.Epilogue(tuple(y.shape[1:]), _order(y), summands, activation)
+
+
+def _order(y: Tensor) -> Order:
     order = memory_order(y)
     if order is None:
         raise AssertionError("the route lets no output pass whose samples are not dense")
-    if recorded((y, *values)):
-        return _Finish.apply(y, order, [s.index for s in summands], activation, kernels, *values)[0]
-    return kernels.forward(y, order, summands, activation, False)
+    return order
 
 
 @final
@@ -48,7 +60,7 @@ class _Finish(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:
         summands = [Summand(v, i) for v, i in zip(values, indices, strict=True)]
         keep = activation in KEEPING
-        out = kernels.forward(y, order, summands, activation, keep)
+        out = kernels.Epilogue(tuple(y.shape[1:]), order, summands, activation)(y, keep)
         ctx.mark_dirty(y)
         ctx.set_materialize_grads(False)
         ctx.plan = (order, indices, activation, kernels)

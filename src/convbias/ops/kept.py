@@ -22,18 +22,19 @@ class Kept(Generic[T]):
 
     value: T
     tensors: tuple[Tensor, ...]
+    ids: tuple[int, ...]
     states: tuple[tuple[int, int, int], ...]
     key: tuple[object, ...]
 
     @classmethod
     def of(cls, value: T, tensors: Sequence[Tensor], key: tuple[object, ...]) -> Kept[T]:
-        return cls(value, tuple(tensors), tuple(map(state_of, tensors)), key)
+        return cls(value, tuple(tensors), tuple(map(id, tensors)), tuple(map(state_of, tensors)), key)
 
     def holds(self, tensors: Sequence[Tensor], key: tuple[object, ...]) -> bool:
         """Whether the value is that of ``tensors``, as they are now, for images such as ``key`` tells."""
         return (
             self.key == key
-            and list(map(id, self.tensors)) == list(map(id, tensors))
+            and self.ids == tuple(map(id, tensors))
             and self.states == tuple(map(state_of, tensors))
         )
 
@@ -42,10 +43,10 @@ def keep(
     kept: Kept[T] | None, compute: Callable[[], T], tensors: Sequence[Tensor], key: tuple[object, ...]
 ) -> Kept[T] | None:
     """``kept`` where it still holds, else what ``compute`` gives now; None where torch counts no changes."""
-    if any(tensor.is_inference() for tensor in tensors):
-        return None
     if kept is not None and kept.holds(tensors, key):
         return kept
+    if any(tensor.is_inference() for tensor in tensors):
+        return None
     return Kept.of(compute(), tensors, key)
 
 

@@ -116,21 +116,26 @@ def use(instructions: str) -> None:
         raise ValueError(f"instructions={instructions!r}: this machine or this build of convbias lacks them")
 
 
-def forward(z: Tensor, order: Order, summands: list[Summand], activation: str, keep: bool) -> Tensor:
-    """``act(z + field)``, written onto ``z``, or beside it where ``z + field`` is to be kept."""
-    y = torch.empty_like(z) if keep else None
-    held, added = field(tuple(z.shape[1:]), order, summands)
-    loaded().convbias_forward(
-        TYPES[z.dtype],
-        CODES[activation],
-        z.data_ptr(),
-        None if y is None else y.data_ptr(),
-        len(z),
-        ctypes.addressof(added),
-        torch.get_num_threads(),
-    )
-    del held
-    return z if y is None else y
+@final
+class Epilogue:
+    """``z ↦ act(z + field)``, written onto ``z``, or beside it where ``z + field`` is to be kept.
+
+    Each ``z`` has samples of the same shape that lie in ``order``.
+    """
+
+    def __init__(
+        self, sample: tuple[int, ...], order: Order, summands: list[Summand], activation: str
+    ) -> None:
+        self._held = field(sample, order, summands)
+        self._field, self._code = ctypes.addressof(self._held[1]), CODES[activation]
+        self._run = loaded().convbias_forward
+
+    def __call__(self, z: Tensor, keep: bool = False) -> Tensor:
+        y = torch.empty_like(z) if keep else None
+        to = None if y is None else y.data_ptr()
+        threads = torch.get_num_threads()
+        self._run(TYPES[z.dtype], self._code, z.data_ptr(), to, len(z), self._field, threads)
+        return z if y is None else y
 
 
 def backward(

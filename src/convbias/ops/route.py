@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -14,7 +15,7 @@ from torch.autograd import forward_ad
 from . import aten, convolve, native, training, ways
 from .call import Call, recorded
 from .choice import SMALL, chosen
-from .epilogue import finish
+from .epilogue import finish, finishing
 from .layout import memory_order
 
 _IS_SMALL = f"the output has fewer than {SMALL} numbers: torch's single steps are as fast"
@@ -101,33 +102,30 @@ def run(call: Call) -> Tensor:
     return y
 
 
-def rerun(call: Call, input: Tensor, residual: Tensor | None) -> Tensor:
-    """Run ``call``, which was made ready for inputs like ``input``; :func:`may_write` has let it pass.
-
-    A ``residual`` of the output's shape is added before the activation.
-    """
-    if _watched.get() is None and call.packed is not None and call.packed.run is not None:
-        return call.packed.run(call, input, residual)
-    if residual is None:
-        return run(call._replace(input=input))
-    y = run(call._replace(input=input, activation="")).add_(residual)
-    return _finished_if_any(call.activating, y)
+def watched() -> bool:
+    """Whether :func:`explain_route` is to be told of every call."""
+    return _watched.get() is not None
 
 
 def _convolved_and_finished(call: Call) -> Tensor:
     if call.packed is None and call.geometry.dims < 3 and call.input.numel() < SMALL:
         # All of the following refuse it, one after another.
-        return _finished_if_any(call, call.convolve())
+        return _finished_if_any(call, call.convolve(call.input))
     if ways.refusal(call) is None:
         return ways.run(call)
     if training.refusal(call) is None:
         call = call.bared
         y = training.convolve(call)
         return y if training.whole(call) else finished(call, y)
+    run, left = convolution(call)
+    return _finished_if_any(left, run(call, call.input))
+
+
+def convolution(call: Call) -> tuple[Callable[[Call, Tensor], Tensor], Call]:
+    """What convolves ``call``'s input, or one like it, where no own convolution does; and what it leaves."""
     if convolve.fused_refusal(call) is None:
-        return _finished_if_any(call.activating, convolve.fused(call))
-    y = convolve.convolve(call) if convolve.refusal(call) is None else call.convolve()
-    return _finished_if_any(call, y)
+        return convolve.fused, call.activating
+    return convolve.convolve if convolve.refusal(call) is None else Call.convolve, call
 
 
 def _finished_if_any(call: Call, y: Tensor) -> Tensor:
@@ -136,10 +134,21 @@ def _finished_if_any(call: Call, y: Tensor) -> Tensor:
 
 def finished(call: Call, y: Tensor) -> Tensor:
     """The field and the activation of ``call`` onto its convolution ``y``, which may be written over."""
-    for kernel, refusal in EPILOGUES.values():
-        if refusal(call, y) is None:
-            return kernel(call, y)
-    raise AssertionError("single steps refuse nothing")
+    return EPILOGUES[_epilogue(call, y)][0](call, y)
+
+
+def finisher(call: Call, y: Tensor) -> Callable[[Tensor], Tensor]:
+    """The same for all convolutions like ``y``, where no gradient is recorded: what it needs is made once."""
+    if not (call.fielded or call.activation):
+        return lambda y: y
+    name = _epilogue(call, y)
+    if name == "in_place":
+        return partial(aten.in_place, call.field(), call.activation)
+    return finishing(y, call.summands(), call.activation, native if name == "native" else aten)
+
+
+def _epilogue(call: Call, y: Tensor) -> str:
+    return next(name for name, (_, refusal) in EPILOGUES.items() if refusal(call, y) is None)
 
 
 def may_write(tensors: Sequence[Tensor]) -> bool:
@@ -219,7 +228,7 @@ def _never(call: Call, y: Tensor) -> str | None:
 EPILOGUES: dict[str, tuple[Callable[[Call, Tensor], Tensor], Callable[[Call, Tensor], str | None]]] = {
     "native": (lambda call, y: finish(y, call.summands(), call.activation, native), _no_native),
     "aten": (lambda call, y: finish(y, call.summands(), call.activation, aten), _no_aten),
-    "in_place": (aten.in_place, _no_writing),
+    "in_place": (lambda call, y: aten.in_place(call.field(), call.activation, y), _no_writing),
     "steps": (aten.steps, _never),
 }
 

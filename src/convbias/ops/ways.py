@@ -63,15 +63,14 @@ def _way(shape: Shape, groups: int, winograd: bool, fielded: bool) -> str | None
     if winograd and kernel == (3, 3) and plain and min(channels, filters) >= 32 and shape.tiles >= 12:
         return "winograd"
     if kernel == (1, 1) and plain and filters < 16:
-        # Of fewer filters so many places are done at once that deeper ones fall out of the first cache.
-        return "direct" if channels <= (256 if filters > 4 else 32) else None
+        return "direct" if channels <= 64 else None
     if kernel == (1, 1) and not any(shape.before) and filters >= 16:
         # Deeper rows, or rows further apart, do not stay in the first cache.
         return "pointwise" if channels * shape.stride[1] <= 512 and channels * filters <= 2**20 else None
-    # torch's does sixteen filters where there are eight.
-    if dilation[1] == 1 and (filters <= 8 or (fielded and channels * filters <= 2**8)):
-        return "direct"
-    return None
+    # torch's does sixteen filters where there are eight; of deep ones it reads less, most with a stride.
+    deepest = 256 if max(shape.stride) == 1 or kernel == (1, 1) else 32
+    few = filters <= 8 and channels <= deepest
+    return "direct" if dilation[1] == 1 and (few or (fielded and channels * filters <= 2**8)) else None
 
 
 def refusal(call: Call) -> str | None:

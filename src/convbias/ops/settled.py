@@ -1,0 +1,64 @@
+"""A call of which it is settled what runs it: for layers, which make the same one again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import final
+
+import torch
+from torch import Tensor
+
+from . import packing, route, ways
+from .call import Call
+from .layout import channels_last, form_of
+
+
+@final
+class Settled:
+    """``call`` for inputs that lie like its own, with parameters that stay what they are.
+
+    No gradient is recorded, and nothing else follows (:func:`route.may_write`). Which kernels refuse it is
+    asked once, and what they need is made ready: to ask takes longer than a small convolution.
+
+    Equivalent to: ``route.run(call._replace(input=input))``, and where there is a residual, that is added
+    before the activation.
+    """
+
+    def __init__(self, call: Call) -> None:
+        call = _laid(call)
+        call = call._replace(packed=packing.ready(call, packing.packed(call)))
+        # The input is another one at the next call.
+        self.call = call._replace(input=call.weight)
+        self._whole = call.packed.run if call.packed else None
+        self._convolve: Callable[[Call, Tensor], Tensor] | None = None
+        self._finish: Callable[[Tensor], Tensor] | None = None
+        batched = call.input.dim() == call.weight.dim()
+        if self._whole is None and batched and ways.refusal(call) is not None:
+            self._convolve, left = route.convolution(call)
+            self._left = left._replace(input=call.weight)
+
+    def __call__(self, input: Tensor, residual: Tensor | None) -> Tensor:
+        if not route.watched():
+            if self._whole is not None:
+                return self._whole(self.call, input, residual)
+            if self._convolve is not None and residual is None:
+                return self._convolved_and_finished(self._convolve, input)
+        call = self.call._replace(input=input)
+        if residual is None:
+            return route.run(call)
+        y = route.run(call._replace(activation="")).add_(residual)
+        return route.finished(call.activating, y) if call.activation else y
+
+    def _convolved_and_finished(self, convolve: Callable[[Call, Tensor], Tensor], input: Tensor) -> Tensor:
+        y = convolve(self.call, input)
+        if self._finish is None:
+            self._finish = route.finisher(self._left._replace(input=input), y)
+        return self._finish(y)
+
+
+def _laid(call: Call) -> Call:
+    """``call`` with an untied field as the output lies: to read it across takes as long as the convolution."""
+    if call.tying != "untied" or form_of(call.input, call.weight) is torch.contiguous_format:
+        return call
+    field = call.bias[0].detach()[None]
+    return call._replace(bias=[field.contiguous(memory_format=channels_last(field))[0]])
