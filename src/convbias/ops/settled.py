@@ -57,7 +57,7 @@ class Settled:
 
 
 def _laid(call: Call) -> Call:
-    """``call`` with an untied field as the output lies: to read it across takes as long as the convolution."""
+    """``call`` with an untied field as the output lies: to read it across takes as long as to convolve."""
     if call.tying != "untied" or form_of(call.input, call.weight) is torch.contiguous_format:
         return call
     field = call.bias[0].detach()[None]
