@@ -85,6 +85,7 @@ template <int activation>
 inline float activate(float z) {
     switch (activation) {
         case RELU: return z < 0 ? 0.0f : z;
+        case RELU6: return clamped(z, 0.0f, 6.0f);
         case LEAKY_RELU: return z < 0 ? 0.01f * z : z;
         case SIGMOID: return sigmoid_(z);
         case TANH: return tanh_(z);
@@ -101,6 +102,10 @@ template <int activation>
 inline float hand_back(float saved, float gy) {
     switch (activation) {
         case RELU: return saved <= 0 ? 0.0f : gy;
+        case RELU6: {
+            const float below = saved >= 6.0f ? 0.0f : gy;
+            return saved <= 0 ? 0.0f : below;
+        }
         case LEAKY_RELU: return saved <= 0 ? 0.01f * gy : gy;
         case SIGMOID: return gy * saved * (1.0f - saved);
         case TANH: return gy * (1.0f - saved * saved);

@@ -21,8 +21,8 @@ namespace check {
 
 using Bits = std::vector<uint32_t>;
 
-inline const char* const ACTIVATION_NAMES[] = {"none", "relu",      "leaky_relu", "sigmoid",  "tanh",
-                                        "gelu", "gelu_tanh", "silu",       "hardswish"};
+inline const char* const ACTIVATION_NAMES[] = {"none", "relu", "relu6",     "leaky_relu", "sigmoid",
+                                        "tanh", "gelu", "gelu_tanh", "silu",       "hardswish"};
 constexpr int MOST_THREADS = 4;
 
 struct Format {
@@ -57,12 +57,12 @@ struct Random {
 
     int64_t below(int64_t end) { return int64_t(engine() % uint64_t(end)); }
 
-    // A number of middling size; now and then 0, 3 or −3, where slopes change.
+    // A number of middling size; now and then 0, 3, −3 or 6, where slopes change.
     uint32_t number(const Format& format) {
         const uint32_t sign = uint32_t(below(2)) << (format.exponent + format.mantissa);
         const int64_t kind = below(16);
         if (kind == 0) return sign;
-        if (kind == 1) return sign | (2 * (format.bias() + 1) + 1) << (format.mantissa - 1);
+        if (kind <= 2) return sign | (2 * (format.bias() + kind) + 1) << (format.mantissa - 1);
         return sign | uint32_t((format.bias() - 4 + below(8)) << format.mantissa | below(1 << format.mantissa));
     }
 
@@ -131,6 +131,7 @@ class Memory {
 inline double activated(int activation, double z) {
     switch (activation) {
         case RELU: return z < 0 ? 0 : z;
+        case RELU6: return z < 0 ? 0 : z > 6 ? 6 : z;
         case LEAKY_RELU: return z < 0 ? 0.01 * z : z;
         case SIGMOID: return 1 / (1 + exp(-z));
         case TANH: return tanh(z);
@@ -146,6 +147,7 @@ inline double slope(int activation, double saved) {
     const double z = saved, y = saved;
     switch (activation) {
         case RELU: return y <= 0 ? 0 : 1;
+        case RELU6: return y <= 0 || y >= 6 ? 0 : 1;
         case LEAKY_RELU: return y <= 0 ? 0.01 : 1;
         case SIGMOID: return y * (1 - y);
         case TANH: return 1 - y * y;

@@ -30,7 +30,7 @@ struct Field {
 
 enum Type : int { FLOAT32, BFLOAT16, FLOAT16, TYPES };
 
-enum Activation : int { NONE, RELU, LEAKY_RELU, SIGMOID, TANH, GELU, GELU_TANH, SILU, HARDSWISH, ACTIVATIONS };
+enum Activation : int { NONE, RELU, RELU6, LEAKY_RELU, SIGMOID, TANH, GELU, GELU_TANH, SILU, HARDSWISH, ACTIVATIONS };
 
 // A convolution of images in channels_last, with zeros beyond their borders: C channels into K filters, which
 // with groups (depthwise) are as many.

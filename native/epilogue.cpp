@@ -120,9 +120,10 @@ void finish(float* z, const float* field, int64_t count) {
 template <class Number>
 struct Kernels {
     static constexpr Kernel all[ACTIVATIONS] = {
-        kernel_of<Number, NONE>(),      kernel_of<Number, RELU>(), kernel_of<Number, LEAKY_RELU>(),
-        kernel_of<Number, SIGMOID>(),   kernel_of<Number, TANH>(), kernel_of<Number, GELU>(),
-        kernel_of<Number, GELU_TANH>(), kernel_of<Number, SILU>(), kernel_of<Number, HARDSWISH>(),
+        kernel_of<Number, NONE>(),       kernel_of<Number, RELU>(),    kernel_of<Number, RELU6>(),
+        kernel_of<Number, LEAKY_RELU>(), kernel_of<Number, SIGMOID>(), kernel_of<Number, TANH>(),
+        kernel_of<Number, GELU>(),       kernel_of<Number, GELU_TANH>(), kernel_of<Number, SILU>(),
+        kernel_of<Number, HARDSWISH>(),
     };
 };
 
@@ -138,8 +139,8 @@ Kernel kernel(int type, int activation) {
 
 Finish* finish_of(int activation) {
     static constexpr Finish* all[ACTIVATIONS] = {
-        finish<NONE>, finish<RELU>,      finish<LEAKY_RELU>, finish<SIGMOID>,  finish<TANH>,
-        finish<GELU>, finish<GELU_TANH>, finish<SILU>,       finish<HARDSWISH>};
+        finish<NONE>, finish<RELU>, finish<RELU6>,     finish<LEAKY_RELU>, finish<SIGMOID>,
+        finish<TANH>, finish<GELU>, finish<GELU_TANH>, finish<SILU>,       finish<HARDSWISH>};
     return all[activation];
 }
 

@@ -17,15 +17,18 @@ inline float* reserve(int64_t count) { return (float*)aligned_alloc(64, (count *
 
 // What sums start from, and what they are cut off at before they are stored.
 struct Ends {
-    const float* starts[2];  // arrays, of which those that are there come first: nothing, one, or their sum
-    Vector low;
-    bool past;  // the caches, where the output is too large for them
+    const float* starts[2] = {};  // arrays, of which those that are there come first: nothing, one, or their sum
+    Vector low = all(-__builtin_inff()), high = all(__builtin_inff());
+    bool past = false;  // the caches, where the output is too large for them
 
     Vector first(int64_t at) const {
         const Vector start = starts[0] ? load(starts[0] + at) : Vector{};
         return starts[1] ? start + load(starts[1] + at) : start;
     }
-    Vector last(Vector sum) const { return sum < low ? low : sum; }
+    Vector last(Vector sum) const {
+        sum = sum < low ? low : sum;
+        return sum > high ? high : sum;
+    }
 };
 
 class Finishing {
@@ -40,9 +43,10 @@ class Finishing {
           field(collapsed(given)),
           lies(lies_as_places(field)),
           repeated(repeats(field, given.sizes[given.axes - 1]) ? reserve(longest) : nullptr),
-          fused(activation <= RELU && (lies || repeated || !field.terms)),
+          fused(activation <= RELU6 && (lies || repeated || !field.terms)),
           past(fused && aligned && samples * places >= LARGE),
-          low(all(fused && activation == RELU ? 0 : -__builtin_inff())),
+          low(all(fused && activation != NONE ? 0 : -__builtin_inff())),
+          high(all(fused && activation == RELU6 ? 6 : __builtin_inff())),
           finish(!fused && (field.terms || activation != NONE) ? finish_of(activation) : nullptr) {
         const int64_t channels = field.sizes[field.axes - 1];
         for (int64_t i = 0; repeated && i < longest; i++) repeated[i] = field.term[0].values[i % channels];
@@ -55,7 +59,7 @@ class Finishing {
     Ends ends(int64_t n, int64_t begin) const {
         const float* start = !fused ? nullptr : repeated ? repeated : lies ? field.term[0].values + begin : nullptr;
         const float* other = residual ? residual + n * places + begin : nullptr;
-        return {{start ? start : other, start ? other : nullptr}, low, past};
+        return {{start ? start : other, start ? other : nullptr}, low, high, past};
     }
 
     // Whether the ends do all.
@@ -82,7 +86,7 @@ class Finishing {
     const bool lies;
     float* const repeated;  // or null: a field that is the same at every place, at as many as are asked for
     const bool fused, past;
-    const Vector low;
+    const Vector low, high;
     Finish* const finish;
 };
 

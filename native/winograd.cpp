@@ -234,7 +234,7 @@ void multiply_frequency(const Tiles& tiles, int64_t frequency, int64_t panel, in
     const int64_t chunk = at_least(CHUNK, (channels + MOST_SEGMENTS - 1) / MOST_SEGMENTS);
     for (int64_t done = 0; done < channels; done += chunk)
         rows.segment[rows.segments++] = {from + done, least(chunk, channels - done), done};
-    multiply(rows, 0, count, weights, filters, {y, tiles.filters, {{}, all(-__builtin_inff()), false}}, panel * PANEL);
+    multiply(rows, 0, count, weights, filters, {y, tiles.filters, {}}, panel * PANEL);
 }
 
 bool convolve(const Convolution& c, const float* x, const float* packed, const float* residual, float* y,

@@ -116,6 +116,7 @@ def test_an_activation_follows_the_bias(activation: str) -> None:
         "gelu": F.gelu,
         "gelu_tanh": lambda y: F.gelu(y, approximate="tanh"),
         "silu": F.silu,
+        "relu6": lambda y: y.clamp(0, 6),
         "leaky_relu": lambda y: F.leaky_relu(y, 0.01),
         "hardswish": F.hardswish,
         "sigmoid": torch.sigmoid,

@@ -22,7 +22,7 @@ from torch.testing import assert_close
 
 import convbias
 from convbias.ops import aten, convolve, native, route, ways
-from convbias.ops.activations import ACTIVATIONS
+from convbias.ops.activations import ACTIVATIONS, CHEAP
 from convbias.ops.epilogue import KEEPING, finish
 from convbias.ops.layout import memory_order
 from convbias.tying.base import Summand
@@ -61,7 +61,7 @@ def check_layer(case: Case, channels_last: bool, name: str, dtype: torch.dtype, 
             (taken,) = convbias.explain_route(layer, input)
             y = layer(input)
         # A relu alone is torch's.
-        alone = name == "aten" and layer.activation == "relu" and repr(layer.tying) in ("none", "tied")
+        alone = name == "aten" and layer.activation in CHEAP and repr(layer.tying) in ("none", "tied")
         if case.layer.options.get("activation") or taken.epilogue != "nothing":
             assert taken.epilogue == ("in_place" if alone else name), taken
         assert_close(y.double(), wanted, rtol=tolerance, atol=tolerance)

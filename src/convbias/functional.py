@@ -7,8 +7,8 @@ Arguments are those of ``torch.nn.functional``, in its order, but for ``bias`` a
 - ``bias``: None; a tensor ``(C_out,)``, tied; a tensor of 1 + dims axes, each full or 1, the bias field
   itself; or ``(tying, parameters)`` with a tying or its spelling and the tensors it has.
 - ``padding_mode``: "zeros", "reflect", "replicate" or "circular", as in the layers.
-- ``activation``: None, "relu", "gelu", "gelu_tanh", "silu", "leaky_relu" (0.01), "hardswish", "sigmoid"
-  or "tanh".
+- ``activation``: None, "relu", "relu6", "gelu", "gelu_tanh", "silu", "leaky_relu" (0.01), "hardswish",
+  "sigmoid" or "tanh".
 - ``out``: a tensor of the output's shape that it is written to, where no gradient is recorded. Fresh memory
   of large outputs costs more than a small kernel's convolution.
 

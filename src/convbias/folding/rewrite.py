@@ -53,6 +53,8 @@ FRESH: frozenset[Any] = frozenset((*KINDS, aten.linear.default, aten.add.Tensor,
 # What a layer of convbias's does after its convolution: by operator, and what else it is given.
 INSIDE: dict[Any, dict[tuple[Any, ...], str]] = {
     aten.relu.default: {(): "relu"},
+    aten.relu6.default: {(): "relu6"},
+    aten.hardtanh.default: {(0.0, 6.0): "relu6"},
     aten.gelu.default: {(): "gelu", ("none",): "gelu", ("tanh",): "gelu_tanh"},
     aten.silu.default: {(): "silu"},
     aten.leaky_relu.default: {(): "leaky_relu", (0.01,): "leaky_relu"},

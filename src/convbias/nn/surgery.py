@@ -35,6 +35,7 @@ TIED = Axes(("c",))
 
 ACTIVATION_MODULES: dict[str, Callable[[], Module]] = {
     "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
     "gelu": nn.GELU,
     "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
     "silu": nn.SiLU,

@@ -18,6 +18,7 @@ _ops = torch.ops.aten
 # gy · act′ from what is saved: the output, or what went into the activations of KEEPING.
 _HAND_BACK: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "relu": lambda gy, y: _ops.threshold_backward(gy, y, 0),
+    "relu6": lambda gy, y: _ops.hardtanh_backward(gy, y, 0, 6),
     "leaky_relu": lambda gy, y: _ops.leaky_relu_backward(gy, y, 0.01, True),
     "sigmoid": lambda gy, y: _ops.sigmoid_backward(gy, y),
     "tanh": lambda gy, y: _ops.tanh_backward(gy, y),

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..geometry import Geometry
+from .activations import CHEAP, IN_PLACE
 from .call import Call, Packed, recorded
 from .choice import SMALL, chosen
 from .layout import as_torchs, channels_last, form_of, is_channels_last
@@ -116,7 +117,7 @@ def pack(input: Tensor, weight: Tensor, geometry: Geometry, groups: int) -> Pack
 def ready(call: Call, packed: Packed) -> Packed:
     """``packed`` by :func:`pack`, and the whole of ``call`` where little is left to do behind oneDNN."""
     call = call._replace(packed=packed)
-    if call.activation not in ("", "relu") or (call.fielded and fused_refusal(call) is not None):
+    if call.activation not in ("", *CHEAP) or (call.fielded and fused_refusal(call) is not None):
         return packed
     return packed._replace(run=partial(_run, packed))
 
@@ -128,7 +129,7 @@ def _run(packed: Packed, call: Call, input: Tensor, residual: Tensor | None) -> 
     y = as_torchs(y, input, call.weight)
     if residual is not None and call.fielded:
         y.add_(residual)
-    return y.relu_() if call.activation else y
+    return IN_PLACE[call.activation](y) if call.activation else y
 
 
 # Its own relu, which could follow at once, makes a NaN 0.

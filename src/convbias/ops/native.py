@@ -21,7 +21,10 @@ NAME = "libconvbias.so"
 VARIABLE = "CONVBIAS_LIBRARY"
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-_ACTIVATIONS = ("", "relu", "leaky_relu", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu", "hardswish")
+_ACTIVATIONS = (
+    *("", "relu", "relu6", "leaky_relu", "sigmoid", "tanh"),
+    *("gelu", "gelu_tanh", "silu", "hardswish"),
+)
 CODES = {name: code for code, name in enumerate(_ACTIVATIONS)}
 _AXES = 4
 TERMS = 4

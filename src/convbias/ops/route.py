@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import aten, convolve, native, training, ways
+from .activations import CHEAP
 from .call import Call, recorded
 from .choice import SMALL, chosen
 from .epilogue import finish, finishing
 from .layout import memory_order
 
 _IS_SMALL = f"the output has fewer than {SMALL} numbers: torch's single steps are as fast"
-_IS_RELU = "relu alone is left: torch's own, in place, is as fast"
+_IS_RELU = "a relu alone is left: torch's own, in place, is as fast"
 
 _PLAIN = frozenset((Tensor, torch.nn.Parameter))
 
@@ -218,7 +219,7 @@ def _no_writing(call: Call, y: Tensor) -> str | None:
 
 
 def _relu_alone(call: Call) -> bool:
-    return call.activation == "relu" and not call.fielded
+    return call.activation in CHEAP and not call.fielded
 
 
 def _never(call: Call, y: Tensor) -> str | None:
