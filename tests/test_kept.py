@@ -8,10 +8,14 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import Parameter
+from torch.utils.flop_counter import FlopCounterMode
 
 import convbias
-from convbias.ops import convolve
+from convbias.ops import convolve, native
+from convbias.tying import NoBias
 
 TYINGS = ["tap", "c + tap", "rank:2", "grid:3", "sym:flip_w", "c h + c w"]
 
@@ -162,3 +166,147 @@ def test_what_is_settled_serves_all_calls(size: int, activation: str | None) -> 
         wanted = layer(x, given).detach()
         with torch.no_grad():
             torch.testing.assert_close(layer(x, given), wanted, rtol=1e-4, atol=1e-5)
+
+
+# The way of convolving, and a layer with an input that takes it.
+KEEPERS: dict[str, tuple[dict[str, object], tuple[int, ...]]] = {
+    "winograd": ({"in_channels": 32, "out_channels": 32, "bias": False}, (2, 32, 32, 32)),
+    "direct": ({"in_channels": 4, "out_channels": 8, "bias": "c + tap"}, (2, 4, 64, 64)),
+    "onednn": ({"in_channels": 32, "out_channels": 24, "stride": 2, "bias": "untied"}, (1, 32, 31, 31)),
+    "torch": ({"in_channels": 2, "out_channels": 3, "bias": "tap"}, (1, 2, 5, 5)),
+}
+
+
+def keeper(name: str) -> tuple[convbias.Conv2d, Tensor]:
+    options, size = KEEPERS[name]
+    made: convbias.Conv2d = convbias.Conv2d(kernel_size=3, padding=1, output_size=(16, 16), **options)  # type: ignore
+    return made.requires_grad_(False), torch.randn(size).to(memory_format=torch.channels_last)
+
+
+def exact(made: convbias.Conv2d, x: Tensor) -> Tensor:
+    y = torch.nn.functional.conv2d(x, made.weight, None, made.stride, made.padding)
+    return y + made.bias_field((y.shape[2], y.shape[3]), input_size=(x.shape[2], x.shape[3]))
+
+
+def offloaded(made: convbias.Conv2d) -> None:
+    for parameter in made.parameters():
+        shape, parameter.data = parameter.shape, torch.empty(0)
+        parameter.data = torch.randn(shape)
+
+
+CHANGES_OF_ALL: dict[str, Callable[[convbias.Conv2d], object]] = {
+    "offloaded": offloaded,
+    "another type, and back": lambda made: (
+        [p.mul_(-1.5) for p in made.bfloat16().parameters()] and made.float()
+    ),
+    "from a vector": lambda made: [
+        torch.nn.utils.vector_to_parameters(
+            torch.randn(sum(p.numel() for p in made.parameters())), made.parameters()
+        )
+        for _ in range(2)
+    ],
+}
+
+
+@pytest.mark.parametrize("name", KEEPERS)
+@pytest.mark.parametrize("change", CHANGES_OF_ALL)
+def test_memory_that_is_used_again_is_not_taken_for_what_was_there(name: str, change: str) -> None:
+    made, x = keeper(name)
+    for _ in range(12):
+        made(x)
+        CHANGES_OF_ALL[change](made)
+        torch.testing.assert_close(made(x), exact(made, x), rtol=1e-3, atol=1e-3)
+
+
+def test_a_compiled_node_does_not_either() -> None:
+    x, weight = torch.randn(2, 32, 32, 32), Parameter(torch.randn(32, 32, 3, 3), requires_grad=False)
+    for _ in range(12):
+        y = torch.ops.convbias.whole(x, weight, None, [1, 1], [1, 1], [1, 1], 1, "")
+        torch.testing.assert_close(y, torch.conv2d(x, weight, None, 1, 1), rtol=1e-3, atol=1e-3)
+        weight.data = torch.empty(0)
+        weight.data = torch.randn(32, 32, 3, 3)
+
+
+@pytest.mark.parametrize("name", KEEPERS)
+def test_what_other_processes_can_write_to_is_not_kept(name: str) -> None:
+    made, x = keeper(name)
+    made(x)
+    made.share_memory()
+    made(x)
+    for parameter in made.parameters():
+        parameter.data.mul_(3)
+    torch.testing.assert_close(made(x), exact(made, x), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.skipif(native.absence() is not None, reason=str(native.absence()))
+@pytest.mark.parametrize("name", KEEPERS)
+def test_another_instruction_set_packs_anew(name: str) -> None:
+    made, x = keeper(name)
+    before = native.instructions()
+    try:
+        for instructions in native.known_instructions():
+            native.use(instructions)
+            torch.testing.assert_close(made(x), exact(made, x), rtol=1e-3, atol=1e-3)
+    finally:
+        native.use(before)
+
+
+@pytest.mark.parametrize("name", KEEPERS)
+def test_a_layer_that_ran_does_not_take_other_devices_for_its_own(name: str) -> None:
+    made, x = keeper(name)
+    y = made(x)
+    if isinstance(made.tying, NoBias):
+        assert made(x.to("meta")).device.type == "meta"
+    else:
+        with pytest.raises(RuntimeError, match="is not on the expected device meta"):
+            made(x.to("meta"))
+    with pytest.raises(ValueError, match="residual on meta: must be on the input's device, cpu"):
+        made(x, torch.empty_like(y, device="meta"))
+
+
+@pytest.mark.parametrize("name", KEEPERS)
+def test_modes_see_the_steps_of_a_layer_that_ran(name: str) -> None:
+    made, x = keeper(name)
+    wanted = made(x)
+    traced = make_fx(made, tracing_mode="real")(x)
+    torch.testing.assert_close(traced(2 * x), made(2 * x), rtol=1e-3, atol=1e-3)
+    with FlopCounterMode(display=False) as counter:
+        made(x)
+    # A tap bias is a convolution too.
+    assert counter.get_total_flops() >= 2 * wanted.numel() * made.weight[0].numel()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert made(x).shape == wanted.shape
+
+
+@pytest.mark.parametrize("recording", [False, True])
+@pytest.mark.parametrize("name", KEEPERS)
+def test_numbers_whose_sign_is_turned_when_they_are_read(name: str, recording: bool) -> None:
+    made, x = keeper(name)
+    turned = Parameter(torch.complex(made.weight, made.weight).conj().imag, requires_grad=False)
+    assert turned.is_neg()
+    field = exact(made, x) - torch.conv2d(x, made.weight, None, made.stride, made.padding)
+    for weight, input in ((turned, x), (made.weight, torch.complex(x, x).conj().imag)):
+        given = input.detach().requires_grad_(recording)
+        y = convbias.functional.conv2d(given, weight, field[0], padding=made.padding, stride=made.stride)
+        wanted = torch.conv2d(input, weight, None, made.stride, made.padding) + field
+        torch.testing.assert_close(y.detach(), wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(4, 2000), (2, 4000)])
+def test_an_image_smaller_than_the_kernel_is_refused_as_by_torch(size: tuple[int, int]) -> None:
+    x = torch.randn(4, 3, *size).to(memory_format=torch.channels_last)
+    with torch.no_grad(), pytest.raises(RuntimeError, match="Kernel size can't be greater"):
+        convbias.Conv2d(3, 8, 5)(x)
+
+
+@pytest.mark.parametrize("recording", [False, True])
+def test_a_sum_of_more_terms_than_a_kernel_takes(recording: bool) -> None:
+    made = convbias.Conv2d(32, 32, 3, padding=1, bias="c + h + w + c h + c w", output_size=(32, 32))
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(2, 32, 32, 32)
+    with torch.set_grad_enabled(recording):
+        y = made(x)
+        plain = convbias.functional.conv2d(x, made.weight, (made.tying, made._bias_parameters()), padding=1)
+    for found in (y, plain):
+        torch.testing.assert_close(found.detach(), exact(made, x).detach(), rtol=1e-3, atol=1e-3)

@@ -176,8 +176,9 @@ class ConvNd(Biased):
         """Forget what was computed from the parameters.
 
         Where no gradient is recorded, the field of a tying such as tap is computed once, and again when a
-        parameter changes; so is a weight's order of numbers that oneDNN wants. Call this after a change that
-        torch does not count: a write to ``.data``.
+        parameter changes; so is a weight's order of numbers that a kernel wants. Call this after a change
+        that torch does not count: a write to ``.data``, or to what ``.numpy()`` gave. Of parameters that
+        other processes share nothing is kept.
         """
         self._settled = None
         compiled.forget(self.weight)
@@ -245,11 +246,13 @@ def check(
 
 
 def check_residual(residual: Tensor, input: Tensor, channels: int, geometry: Geometry) -> None:
-    """Raise ShapeError for a residual that is not of the output's shape."""
+    """Raise ShapeError for a residual of another shape than the output's, ValueError for one elsewhere."""
     dims = geometry.dims
     wanted = (*input.shape[: -dims - 1], channels, *geometry.output_size(input.shape[-dims:]))
     if residual.shape != wanted:
         raise ShapeError("residual", list(residual.shape), f"must have the output's shape, {list(wanted)}")
+    if residual.device != input.device:
+        raise ValueError(f"residual on {residual.device}: must be on the input's device, {input.device}")
 
 
 def check_channels(in_channels: int, out_channels: int, groups: int) -> None:

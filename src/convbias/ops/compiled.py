@@ -22,7 +22,7 @@ from .activations import ACTIVATIONS
 from .call import Call, Packed, recorded
 from .choice import SMALL, chosen, winograd
 from .epilogue import KEEPING, hand_back
-from .kept import state_of
+from .kept import counted, state_of
 from .layout import as_torchs, form_of
 
 _WHERE = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, int groups, str activation"
@@ -147,19 +147,21 @@ _known_geometry = functools.lru_cache(maxsize=1024)(_geometry)
 def _packed(call: Call) -> Packed | None:
     """The weight as the kernel wants it, from the last call where nothing has changed since."""
     weight = call.weight
-    if weight.is_inference():
+    if not counted(weight):
         return None
     key = (state_of(weight), call.input.shape, call.geometry, call.groups, chosen(), winograd())
     # A convolution that is live keeps the field's memory from being given to another.
     field = (call.activation, *((field.data_ptr(), field.shape, field.stride()) for field in call.bias))
-    known, read, packed = _kept.get(weight) or (None, None, None)
+    known, read, packed, _ = _kept.get(weight) or (None,) * 4
     if (known, read) == (key, field):
         return packed
     if known != key:
         packed = packing.packed(call)
     ready = packing.ready(call, packed)
     live = ready is None or ready.live
-    _kept[weight] = (key, field, ready) if live else (key, None, packed)
+    # Its memory is held on to, for other numbers may get the address of what is lost.
+    memory = weight.detach()
+    _kept[weight] = (key, field, ready, memory) if live else (key, None, packed, memory)
     return ready
 
 

@@ -85,7 +85,7 @@ def _unfit(input: Tensor, weight: Tensor, geometry: Geometry) -> str | None:
         return "it is transposed"
     if input.device.type != "cpu" or weight.dtype != torch.float32 or input.dtype != torch.float32:
         return "it is for float32 on the CPU"
-    if not input.numel() or not weight.numel():
+    if not input.numel() or not weight.numel() or min(geometry.output_size(input.shape[2:])) < 1:
         return "there is nothing to convolve"
     return missing()
 

@@ -17,18 +17,20 @@ T = TypeVar("T")
 class Kept(Generic[T]):
     """A ``value`` that was computed from ``tensors`` for images such as ``key`` tells.
 
-    The tensors are held on to, for another may get the memory and the version of a lost one.
+    They are held on to, and so is their memory: others may get the address and the version of what is lost.
     """
 
     value: T
     tensors: tuple[Tensor, ...]
+    memory: tuple[Tensor, ...]
     ids: tuple[int, ...]
     states: tuple[tuple[int, int, int], ...]
     key: tuple[object, ...]
 
     @classmethod
     def of(cls, value: T, tensors: Sequence[Tensor], key: tuple[object, ...]) -> Kept[T]:
-        return cls(value, tuple(tensors), tuple(map(id, tensors)), tuple(map(state_of, tensors)), key)
+        memory = tuple(tensor.detach() for tensor in tensors)
+        return cls(value, tuple(tensors), memory, tuple(map(id, tensors)), tuple(map(state_of, tensors)), key)
 
     def holds(self, tensors: Sequence[Tensor], key: tuple[object, ...]) -> bool:
         """Whether the value is that of ``tensors``, as they are now, for images such as ``key`` tells."""
@@ -45,9 +47,14 @@ def keep(
     """``kept`` where it still holds, else what ``compute`` gives now; None where torch counts no changes."""
     if kept is not None and kept.holds(tensors, key):
         return kept
-    if any(tensor.is_inference() for tensor in tensors):
+    if not all(map(counted, tensors)):
         return None
     return Kept.of(compute(), tensors, key)
+
+
+def counted(tensor: Tensor) -> bool:
+    """Whether torch counts the changes of ``tensor``: not where other processes can write to it."""
+    return not tensor.is_inference() and not tensor.is_shared()
 
 
 def state_of(tensor: Tensor) -> tuple[int, int, int]:
@@ -56,13 +63,14 @@ def state_of(tensor: Tensor) -> tuple[int, int, int]:
 
 
 class _Steps:
-    """How many steps optimizers have taken: torch does not count what fused ones write."""
+    """How many steps optimizers have taken, of which torch does not count what fused ones write."""
 
     taken = 0
 
 
-def _count(*_: Any) -> None:
+def forget(*_: Any) -> None:
+    """Let nothing hold that was kept until now."""
     _Steps.taken += 1
 
 
-register_optimizer_step_post_hook(_count)
+register_optimizer_step_post_hook(forget)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..tying.base import Summand
+from . import kept
 from .layout import Order, unflattened
 
 NAME = "libconvbias.so"
@@ -115,6 +116,7 @@ def known_instructions() -> list[str]:
 
 def use(instructions: str) -> None:
     """Use another instruction set: for tests and comparisons. ValueError where this machine lacks it."""
+    kept.forget()
     if not loaded().convbias_use(instructions.encode()):
         raise ValueError(f"instructions={instructions!r}: this machine or this build of convbias lacks them")
 

@@ -149,7 +149,10 @@ def finisher(call: Call, y: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def _epilogue(call: Call, y: Tensor) -> str:
-    return next(name for name, (_, refusal) in EPILOGUES.items() if refusal(call, y) is None)
+    for name, (_, refusal) in EPILOGUES.items():
+        if refusal(call, y) is None:
+            return name
+    raise AssertionError("single steps refuse nothing")
 
 
 def may_write(tensors: Sequence[Tensor]) -> bool:
@@ -240,7 +243,16 @@ def _bypass(tensors: Sequence[Tensor]) -> str | None:
         return "torch.compile or torch.export is tracing"
     if not _PLAIN.issuperset(map(type, tensors)):
         return "a tensor subclass takes part"
-    device = "cpu" if tensors[0].is_cpu else tensors[0].device.type
+    # torch has no public question for this one.
+    if torch._C._len_torch_dispatch_stack():  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+        return "a mode sees every operator"
+    on_cpu = tensors[0].is_cpu
+    for tensor in tensors:
+        if tensor.is_cpu != on_cpu:
+            return "tensors lie on several devices"
+        if tensor.is_neg():
+            return "a tensor has its sign turned when it is read"
+    device = "cpu" if on_cpu else tensors[0].device.type
     if (device == "cpu" or torch.amp.is_autocast_available(device)) and torch.is_autocast_enabled(device):
         return "autocast is on"
     return transform()

@@ -48,10 +48,10 @@ def plan_for(
     faster where the output is ``fielded`` alone: torch goes over it again to add a field.
     """
     shape = Shape.of(input, filters, geometry)
-    way = _way(shape, groups, winograd, fielded)
-    if not last and way != "winograd":
+    way, out = _way(shape, groups, winograd, fielded), geometry.output_size(input[2:])
+    if way is None or min(out) < 1 or (not last and way != "winograd"):
         return None
-    return None if way is None else Plan(way, shape, geometry.output_size(input[2:]))
+    return Plan(way, shape, out)
 
 
 def _way(shape: Shape, groups: int, winograd: bool, fielded: bool) -> str | None:
@@ -166,4 +166,6 @@ def _foreign(call: Call) -> str | None:
         return "it is for float32 on the CPU"
     if not weight.numel() or weight.shape[2] > own.MOST_ROWS:
         return f"it is for kernels of 1 to {own.MOST_ROWS} rows"
+    if call.tying.count("+") >= native.TERMS:
+        return f"it adds up to {native.TERMS} terms"
     return native.absence()
