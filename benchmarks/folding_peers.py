@@ -109,7 +109,7 @@ def operators(proto: Any) -> str:
 
 
 def ours(model: nn.Module, x: Tensor) -> tuple[Any, str]:
-    folded = convbias.fold(model, x, target="convbias")
+    folded = convbias.fold(model, x, force="all")
     return folded.model, str(folded.report.after.nodes)
 
 
