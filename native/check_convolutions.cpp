@@ -52,6 +52,9 @@ struct Case : Fielded {
         // More than are summed up by themselves, twice over.
         if (winograd && random.below(8) == 0) shape.channels = 65 + random.below(40);
         shape.filters = depthwise ? shape.channels : least + random.below(random.below(4) ? 9 : 40);
+        // Or so few that places are taken together, as many as a wide row pays for.
+        const bool grouped = way == DIRECT && random.below(2);
+        if (grouped) shape.filters = 1 + random.below(3);
         // Now and then so many that a block of outputs is more than what is finished at a time.
         if (depthwise && random.below(8) == 0) shape.channels = shape.filters = 470 + random.below(60);
         // Or filters so many that they are taken in slices.
@@ -65,7 +68,8 @@ struct Case : Fielded {
             shape.stride[axis] = winograd ? 1 : 1 + random.below(random.below(2) ? 1 : 3);
             // Along a row the direct way takes no dilation.
             shape.dilation[axis] = winograd || (way == DIRECT && axis) ? 1 : 1 + random.below(random.below(2) ? 1 : 3);
-            shape.out[axis] = 1 + random.below(axis ? random.below(2) ? 12 : 40 : depthwise ? 20 : 6);
+            const int64_t most = axis ? grouped ? 150 : random.below(2) ? 12 : 40 : depthwise ? 20 : 6;
+            shape.out[axis] = 1 + random.below(most);
             shape.before[axis] = pointwise ? 0 : random.below(shape.dilation[axis] * (shape.kernel[axis] - 1) + 2);
             const int64_t reach = (shape.out[axis] - 1) * shape.stride[axis] - shape.before[axis] +
                                   shape.dilation[axis] * (shape.kernel[axis] - 1) + 1;

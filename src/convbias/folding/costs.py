@@ -49,7 +49,7 @@ class Target:
 
 
 TARGETS: Final = {
-    "eager": Target(1, 0.85, (CALL, CALL, 5 * CALL)),
+    "eager": Target(1, 0.85, (CALL, CALL, 2.6 * CALL)),
     "inductor": Target(0.5, 1, (0, CALL, 5 * CALL)),
     "convbias": Target(1, 0, (CALL, CALL, 1.5 * CALL), own=True),
 }
