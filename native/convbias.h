@@ -63,8 +63,8 @@ void convbias_backward(int type, int activation, const void* saved, const void* 
 // share them. `counts` says how many values each term has. 0 where there is no memory for it.
 int convbias_reduce(const float* sums, const Field* field, const int64_t* counts, int threads);
 
-// What each way of convolving makes of the weights, once, for all calls: its numbers depend on the shapes of the
-// kernel alone, and on the instruction set.
+// What each way of convolving makes of the weights, once, for all calls of one shape: its numbers depend on the
+// shapes of the kernel and the outputs, and on the instruction set.
 int64_t convbias_packed_size(int way, const Convolution* convolution);
 void convbias_pack(int way, const Convolution* convolution, const Weights* weights, float* packed, int threads);
 

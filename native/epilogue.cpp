@@ -120,8 +120,8 @@ void finish(float* z, const float* field, int64_t count) {
 template <class Number>
 struct Kernels {
     static constexpr Kernel all[ACTIVATIONS] = {
-        kernel_of<Number, NONE>(),       kernel_of<Number, RELU>(),    kernel_of<Number, RELU6>(),
-        kernel_of<Number, LEAKY_RELU>(), kernel_of<Number, SIGMOID>(), kernel_of<Number, TANH>(),
+        kernel_of<Number, NONE>(),       kernel_of<Number, RELU>(),      kernel_of<Number, RELU6>(),
+        kernel_of<Number, LEAKY_RELU>(), kernel_of<Number, SIGMOID>(),   kernel_of<Number, TANH>(),
         kernel_of<Number, GELU>(),       kernel_of<Number, GELU_TANH>(), kernel_of<Number, SILU>(),
         kernel_of<Number, HARDSWISH>(),
     };

@@ -29,9 +29,8 @@ def layer(tying: str) -> convbias.Conv2d:
 
 
 def expected(made: convbias.Conv2d, x: Tensor) -> Tensor:
-    size = (x.shape[2], x.shape[3])
-    y = torch.nn.functional.conv2d(x, made.weight, None, 1, 1)
-    return (y + made.bias_field(size, input_size=size)).detach()
+    y = torch.nn.functional.conv2d(x, made.weight, None, made.stride, made.padding)
+    return (y + made.bias_field((y.shape[2], y.shape[3]), input_size=(x.shape[2], x.shape[3]))).detach()
 
 
 def replaced(made: convbias.Conv2d) -> None:
@@ -183,11 +182,6 @@ def keeper(name: str) -> tuple[convbias.Conv2d, Tensor]:
     return made.requires_grad_(False), torch.randn(size).to(memory_format=torch.channels_last)
 
 
-def exact(made: convbias.Conv2d, x: Tensor) -> Tensor:
-    y = torch.nn.functional.conv2d(x, made.weight, None, made.stride, made.padding)
-    return y + made.bias_field((y.shape[2], y.shape[3]), input_size=(x.shape[2], x.shape[3]))
-
-
 def offloaded(made: convbias.Conv2d) -> None:
     for parameter in made.parameters():
         shape, parameter.data = parameter.shape, torch.empty(0)
@@ -215,7 +209,7 @@ def test_memory_that_is_used_again_is_not_taken_for_what_was_there(name: str, ch
     for _ in range(12):
         made(x)
         CHANGES_OF_ALL[change](made)
-        torch.testing.assert_close(made(x), exact(made, x), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(made(x), expected(made, x), rtol=1e-3, atol=1e-3)
 
 
 def test_a_compiled_node_does_not_either() -> None:
@@ -235,7 +229,7 @@ def test_what_other_processes_can_write_to_is_not_kept(name: str) -> None:
     made(x)
     for parameter in made.parameters():
         parameter.data.mul_(3)
-    torch.testing.assert_close(made(x), exact(made, x), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(made(x), expected(made, x), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.skipif(native.absence() is not None, reason=str(native.absence()))
@@ -246,7 +240,7 @@ def test_another_instruction_set_packs_anew(name: str) -> None:
     try:
         for instructions in native.known_instructions():
             native.use(instructions)
-            torch.testing.assert_close(made(x), exact(made, x), rtol=1e-3, atol=1e-3)
+            torch.testing.assert_close(made(x), expected(made, x), rtol=1e-3, atol=1e-3)
     finally:
         native.use(before)
 
@@ -284,7 +278,7 @@ def test_numbers_whose_sign_is_turned_when_they_are_read(name: str, recording: b
     made, x = keeper(name)
     turned = Parameter(torch.complex(made.weight, made.weight).conj().imag, requires_grad=False)
     assert turned.is_neg()
-    field = exact(made, x) - torch.conv2d(x, made.weight, None, made.stride, made.padding)
+    field = expected(made, x) - torch.conv2d(x, made.weight, None, made.stride, made.padding)
     for weight, input in ((turned, x), (made.weight, torch.complex(x, x).conj().imag)):
         given = input.detach().requires_grad_(recording)
         y = convbias.functional.conv2d(given, weight, field[0], padding=made.padding, stride=made.stride)
@@ -309,4 +303,4 @@ def test_a_sum_of_more_terms_than_a_kernel_takes(recording: bool) -> None:
         y = made(x)
         plain = convbias.functional.conv2d(x, made.weight, (made.tying, made._bias_parameters()), padding=1)
     for found in (y, plain):
-        torch.testing.assert_close(found.detach(), exact(made, x).detach(), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(found.detach(), expected(made, x), rtol=1e-3, atol=1e-3)

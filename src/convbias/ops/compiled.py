@@ -23,7 +23,7 @@ from .call import Call, Packed, recorded
 from .choice import SMALL, chosen, winograd
 from .epilogue import KEEPING, hand_back
 from .kept import counted, state_of
-from .layout import as_torchs, form_of
+from .layout import as_torchs, field_as, form_of
 
 _WHERE = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, int groups, str activation"
 _GIVEN = f"(Tensor input, Tensor weight, Tensor? field, {_WHERE}) -> Tensor"
@@ -68,9 +68,8 @@ def node(call: Call) -> Tensor:
     where = (call.geometry.stride, padding, call.geometry.dilation, call.groups)
     activation = "" if apart else call.activation
     field = call.field() if call.tied is None else call.tied
-    form = form_of(input, call.weight)
-    if field is not None and field.dim() > 1 and form is not torch.contiguous_format:
-        field = field[None].contiguous(memory_format=form)[0]
+    if field is not None and field.dim() > 1:
+        field = field_as(form_of(input, call.weight), field)
     # An op that has a derivative takes longer to be called.
     op = (torch.ops.convbias.whole_recorded if recording else torch.ops.convbias.whole).default
     y = op(input, call.weight, field, *where, activation)

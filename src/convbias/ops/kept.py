@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import is_
 from typing import Any, Generic, TypeVar, final
 
 from torch import Tensor
@@ -23,20 +24,20 @@ class Kept(Generic[T]):
     value: T
     tensors: tuple[Tensor, ...]
     memory: tuple[Tensor, ...]
-    ids: tuple[int, ...]
     states: tuple[tuple[int, int, int], ...]
     key: tuple[object, ...]
 
     @classmethod
     def of(cls, value: T, tensors: Sequence[Tensor], key: tuple[object, ...]) -> Kept[T]:
         memory = tuple(tensor.detach() for tensor in tensors)
-        return cls(value, tuple(tensors), memory, tuple(map(id, tensors)), tuple(map(state_of, tensors)), key)
+        return cls(value, tuple(tensors), memory, tuple(map(state_of, tensors)), key)
 
     def holds(self, tensors: Sequence[Tensor], key: tuple[object, ...]) -> bool:
         """Whether the value is that of ``tensors``, as they are now, for images such as ``key`` tells."""
         return (
             self.key == key
-            and self.ids == tuple(map(id, tensors))
+            and len(self.tensors) == len(tensors)
+            and all(map(is_, self.tensors, tensors))
             and self.states == tuple(map(state_of, tensors))
         )
 

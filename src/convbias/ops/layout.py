@@ -29,6 +29,14 @@ def as_torchs(y: Tensor, input: Tensor, weight: Tensor) -> Tensor:
     return y.contiguous(memory_format=form_of(input, weight))
 
 
+def field_as(form: torch.memory_format, field: Tensor) -> Tensor:
+    """A ``field`` (C, *out) as an output in ``form`` lies: to read it across takes as long as to convolve."""
+    if form is torch.contiguous_format:
+        return field
+    sample = field[None]
+    return sample.contiguous(memory_format=channels_last(sample))[0]
+
+
 def memory_order(y: Tensor) -> Order | None:
     """The axes of a sample of ``y`` (N, C, *out) as they lie in memory, outermost first; the channels are 0.
 

@@ -101,6 +101,11 @@ def absence() -> str | None:
     return found if isinstance(found, str) else None
 
 
+def unread(tying: str) -> str | None:
+    """Why the own kernels do not read the field of a ``tying``, or None."""
+    return f"it adds up to {TERMS} terms" if tying.count("+") >= TERMS else None
+
+
 def instructions() -> str:
     """The instruction set that the own kernels use: "avx512", "avx2" or "plain"."""
     return loaded().convbias_instructions().decode()

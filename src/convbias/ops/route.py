@@ -198,9 +198,7 @@ def _no_native(call: Call, y: Tensor) -> str | None:
         return "the backend 'aten' is chosen"
     if y.device.type != "cpu" or y.dtype not in native.TYPES:
         return "it is for float32, bfloat16 and float16 on the CPU"
-    if call.tying.count("+") >= native.TERMS:
-        return f"it adds up to {native.TERMS} terms"
-    return _not_fresh(y) or native.absence()
+    return native.unread(call.tying) or _not_fresh(y) or native.absence()
 
 
 def _no_aten(call: Call, y: Tensor) -> str | None:
@@ -243,9 +241,6 @@ def _bypass(tensors: Sequence[Tensor]) -> str | None:
         return "torch.compile or torch.export is tracing"
     if not _PLAIN.issuperset(map(type, tensors)):
         return "a tensor subclass takes part"
-    # torch has no public question for this one.
-    if torch._C._len_torch_dispatch_stack():  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
-        return "a mode sees every operator"
     on_cpu = tensors[0].is_cpu
     for tensor in tensors:
         if tensor.is_cpu != on_cpu:
@@ -255,7 +250,16 @@ def _bypass(tensors: Sequence[Tensor]) -> str | None:
     device = "cpu" if on_cpu else tensors[0].device.type
     if (device == "cpu" or torch.amp.is_autocast_available(device)) and torch.is_autocast_enabled(device):
         return "autocast is on"
-    return transform()
+    return _mode() or transform()
+
+
+def _mode() -> str | None:
+    """The mode that sees every operator, or None. torch has no public question for it."""
+    try:
+        modes = torch._C._len_torch_dispatch_stack()  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+    except AttributeError:
+        return "this torch cannot say which modes are active"
+    return "a mode sees every operator" if modes else None
 
 
 def transform() -> str | None:

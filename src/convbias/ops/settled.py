@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import final
 
-import torch
 from torch import Tensor
 
 from . import packing, route, ways
 from .call import Call
-from .layout import channels_last, form_of
+from .layout import field_as, form_of
 
 
 @final
@@ -25,7 +24,9 @@ class Settled:
     """
 
     def __init__(self, call: Call) -> None:
-        call = _laid(call)
+        if call.tying == "untied":
+            form = form_of(call.input, call.weight)
+            call = call._replace(bias=[field_as(form, call.bias[0].detach())])
         call = call._replace(packed=packing.ready(call, packing.packed(call)))
         # The input is another one at the next call.
         self.call = call._replace(input=call.weight)
@@ -54,11 +55,3 @@ class Settled:
         if self._finish is None:
             self._finish = route.finisher(self._left._replace(input=input), y)
         return self._finish(y)
-
-
-def _laid(call: Call) -> Call:
-    """``call`` with an untied field as the output lies: to read it across takes as long as to convolve."""
-    if call.tying != "untied" or form_of(call.input, call.weight) is torch.contiguous_format:
-        return call
-    field = call.bias[0].detach()[None]
-    return call._replace(bias=[field.contiguous(memory_format=channels_last(field))[0]])

@@ -166,6 +166,4 @@ def _foreign(call: Call) -> str | None:
         return "it is for float32 on the CPU"
     if not weight.numel() or weight.shape[2] > own.MOST_ROWS:
         return f"it is for kernels of 1 to {own.MOST_ROWS} rows"
-    if call.tying.count("+") >= native.TERMS:
-        return f"it adds up to {native.TERMS} terms"
-    return native.absence()
+    return native.unread(call.tying) or native.absence()
