@@ -228,6 +228,12 @@ def coordinates(net: Any, x: Tensor) -> Tensor:
     return net.conv(torch.cat([x, net.plane], 1))
 
 
+def computed(net: Any, x: Tensor) -> Tensor:
+    lines = torch.linspace(-1, 1, x.shape[2]), torch.linspace(-1, 1, x.shape[3])
+    grid = torch.stack(torch.meshgrid(*lines, indexing="ij"))
+    return net.conv(torch.cat([x, grid.expand(len(x), -1, -1, -1)], 1))
+
+
 def sized(run: Callable[[Any, Tensor], Any], layer: nn.Module, *plane: int) -> nn.Module:
     model = Net(run, conv=layer)
     model.register_buffer("plane", torch.randn(1, *plane))
@@ -240,6 +246,11 @@ PAYS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]] = {
         lambda: sized(coordinates, conv(inputs=10, outputs=8), 2, 16, 16),
         (1, 8, 16, 16),
         [],
+    ),
+    "a small one that every call computes": (
+        lambda: Net(computed, conv=conv(inputs=10, outputs=8)),
+        (1, 8, 16, 16),
+        ["constant channels"],
     ),
     "a large one": (
         lambda: sized(coordinates, conv(inputs=10, outputs=8), 2, 128, 128),
@@ -262,6 +273,16 @@ PAYS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]] = {
         lambda: nn.Sequential(bn(3), conv(1, 0, 3, 8), conv(3, 1, 8, 16), nn.ReLU()),
         (1, 3, 16, 16),
         ["affine before"],
+    ),
+    "two convolutions that oneDNN would run": (
+        lambda: nn.Sequential(conv(1, 0, 8, 8), conv(3, 1, 8, 8)),
+        (1, 8, 64, 64),
+        ["composition"],
+    ),
+    "and two that it would not": (
+        lambda: nn.Sequential(conv(1, 0, 8, 8), conv(3, 1, 8, 8)),
+        (1, 8, 16, 16),
+        [],
     ),
     "two of three branches": (
         lambda: Net(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -29,6 +29,10 @@ DENSE, DEPTHWISE = 6.0, 0.4
 SOONER = {"winograd": 2.3}
 # Bytes in the time of calling an operator of torch's, some 5 µs.
 CALL = 64e3
+# What a convolution by oneDNN takes more to begin, in calls; and what torch multiplies without it, but for
+# numbers in double: one image of at most so many, by kernels of at most 3, in one group
+# (ConvParams::use_mkldnn).
+PREPARED, WITHOUT = 2, 20480
 
 
 @final
@@ -95,6 +99,18 @@ def cost(network: Network, nodes: Iterable[Node], target: Target) -> Cost:
     return sum((_of(network, node, target) for node in nodes), Cost())
 
 
+def alone_read(network: Network, gone: Collection[Node]) -> set[Node]:
+    """The constants that those that go alone read: what computes one runs at every call, but for it."""
+    found: set[Node] = set()
+    waiting = [source for node in gone for source in node.all_input_nodes]
+    while waiting:
+        node = waiting.pop()
+        if node in network.constants and not node.users.keys() - {*gone, *found}:
+            found.add(node)
+            waiting += node.all_input_nodes
+    return found
+
+
 def cost_of_cast(network: Network, cast: Node, target: Target) -> Cost:
     """Of a cast that arithmetic made of itself, from where a convolution reads it."""
     if cast not in network.casts or not is_free(cast):
@@ -123,11 +139,20 @@ def cost_of_convolution(network: Network, node: Node, conv: AffineConv, input: N
     if not plain:
         field = _size(node) * (2 * math.prod(made) + math.prod(made[1:]))
         moved, price = moved + field, price + target.field * field
-    total = Cost(1, macs, moved, price + target.calls[1 if plain else 2])
+    by_itself = way or _is_multiplied(conv, (batch, conv.in_channels, *space), node.meta["val"].dtype)
+    begins = 0 if by_itself else PREPARED * CALL
+    total = Cost(1, macs, moved, price + begins + target.calls[1 if plain else 2])
     if padded is space:
         return total
     copied = _size(node) * (image + given)
     return total + Cost(1, 0, copied, target.elementwise * copied + target.calls[0])
+
+
+def _is_multiplied(conv: AffineConv, given: tuple[int, ...], dtype: torch.dtype) -> bool:
+    """Whether torch does without oneDNN on an image of shape ``given``."""
+    small = given[0] == 1 and math.prod(given) <= WITHOUT
+    kernel = (1, *conv.geometry.kernel_size)[-2:]
+    return dtype is torch.float64 or (small and conv.groups == 1 and min(kernel) <= 3)
 
 
 def _pads_apart(conv: AffineConv) -> bool:
@@ -159,7 +184,7 @@ def _of(network: Network, node: Node, target: Target) -> Cost:
     if conv is not None and (node in network.changed or node.target not in POOLS):
         return cost_of_convolution(network, node, conv, input_of(node), target)
     value = node.meta.get("val")
-    free = node in network.constants or node.target in FREE or node.op != "call_function"
+    free = node.target in FREE or node.op != "call_function"
     free = free or (node in network.casts and is_free(node)) or is_part(node)
     if free or not isinstance(value, Tensor):
         return Cost()

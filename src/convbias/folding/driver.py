@@ -16,7 +16,7 @@ from . import borders
 from .activations import ShiftedReLU
 from .channels import ConstantChannels
 from .convolutions import KINDS, POOLS, is_uneven, uncounted
-from .costs import Cost, Target, cost, cost_of_cast, cost_of_convolution, cost_of_operation
+from .costs import Cost, Target, alone_read, cost, cost_of_cast, cost_of_convolution, cost_of_operation
 from .elementwise import read
 from .evaluation import ROUNDING, disagreement
 from .graph import Network
@@ -144,7 +144,8 @@ def _decided(network: Network, site: Site, name: str, target: Target, forced: bo
             return Refused(site.law, network.label(node), f"the weight would leave the range of {dtype}")
         if not all(part.isfinite().all() for part in parts_of(conv)):
             return Refused(site.law, network.label(node), "its constants are not all finite")
-    before, after = cost(network, site.nodes, target), _afterwards(network, site, target)
+    going = site.nodes | alone_read(network, site.gone)
+    before, after = cost(network, going, target), _afterwards(network, site, target)
     if not forced and not after.price < before.price:
         return Refused(
             site.law,
