@@ -84,7 +84,12 @@ class Biased(Module):
         """Where this layer's bias lives, with the output's size where it has one."""
 
     def _bias_parameters(self) -> list[Tensor]:
-        return [getattr(self, name) for name in self._bias_names]
+        return [self._tensor(name) for name in self._bias_names]
+
+    def _tensor(self, name: str) -> Tensor:
+        """The attribute ``name``: a parameter, but where others compute it from their own."""
+        found = self._parameters.get(name)  # to ask a module for an attribute takes its time
+        return getattr(self, name) if found is None else found
 
     def _bias_arguments(self) -> list[Tensor]:
         """The op's ``bias``: the parameters, and the labels of a tying by label."""

@@ -142,7 +142,7 @@ class ConvNd(Biased):
 
     def _run(self, input: Tensor, geometry: Geometry, residual: Tensor | None = None) -> Tensor:
         # Each tensor is read once: a parametrisation computes it anew each time.
-        weight, bias = self.weight, self._bias_arguments()
+        weight, bias = self._tensor("weight"), self._bias_arguments()
         tensors = [input, weight, *bias]
         if residual is not None:
             check_residual(residual, input, self.out_channels, geometry)

@@ -22,6 +22,7 @@ from .activations import ACTIVATIONS
 from .call import Call, Packed, recorded
 from .choice import SMALL, chosen, winograd
 from .epilogue import KEEPING, hand_back
+from .followers import transform
 from .kept import counted, state_of
 from .layout import as_torchs, field_as, form_of
 
@@ -40,7 +41,7 @@ def refusal(call: Call) -> str | None:
     input = call.input
     if not torch.compiler.is_compiling() or torch.compiler.is_exporting():
         return "torch.compile is not tracing"
-    if not _TRACED.issuperset(map(type, call.tensors)) or route.transform() is not None:
+    if not _TRACED.issuperset(map(type, call.tensors)) or transform() is not None:
         return "others follow each of its steps"
     if input.device.type != "cpu" or torch.is_autocast_enabled("cpu") or call.geometry.transposed:
         return "there is no own kernel for it"

@@ -8,21 +8,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, final
 
-import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from . import aten, convolve, native, training, ways
 from .activations import CHEAP
 from .call import Call, recorded
 from .choice import SMALL, chosen
 from .epilogue import finish, finishing
+from .followers import follower
 from .layout import memory_order
 
 _IS_SMALL = f"the output has fewer than {SMALL} numbers: torch's single steps are as fast"
 _IS_RELU = "a relu alone is left: torch's own, in place, is as fast"
-
-_PLAIN = frozenset((Tensor, torch.nn.Parameter))
 
 
 @final
@@ -91,7 +88,7 @@ def explain_route(function: Callable[..., object], *args: Any, **kwargs: Any) ->
 
 def run(call: Call) -> Tensor:
     """Run ``call`` by the first kernels, fastest first, that do not refuse it; the last refuse nothing."""
-    if _bypass(call.tensors) is not None:
+    if follower(call.tensors) is not None:
         y = aten.composite(call)
     elif call.input.dim() < call.weight.dim():
         return run(call._replace(input=call.input[None]))[0]
@@ -157,11 +154,11 @@ def _epilogue(call: Call, y: Tensor) -> str:
 
 def may_write(tensors: Sequence[Tensor]) -> bool:
     """Whether a call on ``tensors`` may write its output in place, and keep what it computes."""
-    return _bypass(tensors) is None and not recorded(tensors)
+    return follower(tensors) is None and not recorded(tensors)
 
 
 def _told(call: Call, y: Tensor) -> Route:
-    followed = _bypass(call.tensors)
+    followed = follower(call.tensors)
     own = followed or (training.refusal(call) if recorded(call.tensors) else ways.refusal(call))
     plan = ways.plan_of(call) if own is None else None
     name = plan.way if plan else "own"
@@ -233,44 +230,3 @@ EPILOGUES: dict[str, tuple[Callable[[Call, Tensor], Tensor], Callable[[Call, Ten
     "in_place": (lambda call, y: aten.in_place(call.field(), call.activation, y), _no_writing),
     "steps": (aten.steps, _never),
 }
-
-
-def _bypass(tensors: Sequence[Tensor]) -> str | None:
-    """Who else follows a call on ``tensors``, and must see each of its steps, or None."""
-    if torch.compiler.is_compiling():
-        return "torch.compile or torch.export is tracing"
-    if not _PLAIN.issuperset(map(type, tensors)):
-        return "a tensor subclass takes part"
-    on_cpu = tensors[0].is_cpu
-    for tensor in tensors:
-        if tensor.is_cpu != on_cpu:
-            return "tensors lie on several devices"
-        if tensor.is_neg():
-            return "a tensor has its sign turned when it is read"
-    device = "cpu" if on_cpu else tensors[0].device.type
-    if (device == "cpu" or torch.amp.is_autocast_available(device)) and torch.is_autocast_enabled(device):
-        return "autocast is on"
-    return _mode() or transform()
-
-
-def _mode() -> str | None:
-    """The mode that sees every operator, or None. torch has no public question for it."""
-    try:
-        modes = torch._C._len_torch_dispatch_stack()  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
-    except AttributeError:
-        return "this torch cannot say which modes are active"
-    return "a mode sees every operator" if modes else None
-
-
-def transform() -> str | None:
-    """The active transform that a kernel must not bypass. torch has no public question for the first two."""
-    try:
-        if torch._C._are_functorch_transforms_active():  # pyright: ignore[reportPrivateUsage]
-            return "a functorch transform is active"
-        if forward_ad._current_level >= 0:  # pyright: ignore[reportPrivateUsage]
-            return "forward-mode differentiation is active"
-    except AttributeError:
-        return "this torch cannot say which transforms are active"
-    if torch._C._is_tracing():  # pyright: ignore[reportPrivateUsage]
-        return "torch.jit or an ONNX export is tracing"
-    return None
