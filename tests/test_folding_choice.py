@@ -247,6 +247,11 @@ PAYS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]] = {
         (1, 8, 16, 16),
         [],
     ),
+    "one that many channels are joined to": (
+        lambda: sized(coordinates, conv(inputs=34, outputs=32), 2, 32, 32),
+        (1, 32, 32, 32),
+        ["constant channels"],
+    ),
     "a small one that every call computes": (
         lambda: Net(computed, conv=conv(inputs=10, outputs=8)),
         (1, 8, 16, 16),

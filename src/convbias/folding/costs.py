@@ -23,6 +23,8 @@ from .rewrite import bias_of
 
 aten = torch.ops.aten
 
+# What a pass that joins channels costs beside another: channels_last, number by number.
+JOINING = 1.5
 # Multiplications in the time of a byte: dense, and where each filter has one channel.
 DENSE, DEPTHWISE = 6.0, 0.4
 # How much sooner an own convolution is done than torch's (benchmarks/bench_ops.py): by Winograd, 3×3.
@@ -32,7 +34,7 @@ CALL = 64e3
 # What a convolution by oneDNN takes more to begin, in calls; and what torch multiplies without it, but for
 # numbers in double: one image of at most so many, by kernels of at most 3, in one group
 # (ConvParams::use_mkldnn).
-PREPARED, WITHOUT = 2, 20480
+PREPARED, WITHOUT = 4, 20480
 
 
 @final
@@ -53,7 +55,7 @@ class Target:
 
 
 TARGETS: Final = {
-    "eager": Target(1, 0.85, (CALL, CALL, 2.6 * CALL)),
+    "eager": Target(1, 0.85, (CALL, CALL, 4 * CALL)),
     "inductor": Target(0.5, 1, (0, CALL, 5 * CALL)),
     "convbias": Target(1, 0, (CALL, CALL, 1.5 * CALL), own=True),
 }
@@ -176,7 +178,13 @@ def cost_of_operation(network: Network, node: Node, operation: Operation, target
 
     pytree.tree_map(seen, operation.arguments)
     moved = sum(read) + _size(node) * math.prod(shape)
-    return Cost(1, 0, moved, target.elementwise * moved + target.calls[0])
+    return _passed(operation.operator, moved, target)
+
+
+def _passed(operator: Any, moved: int, target: Target) -> Cost:
+    """Of an ``operator`` by itself that moves so many bytes."""
+    slower = JOINING if operator is aten.cat.default else 1
+    return Cost(1, 0, moved, slower * target.elementwise * moved + target.calls[0])
 
 
 def _of(network: Network, node: Node, target: Target) -> Cost:
@@ -191,8 +199,7 @@ def _of(network: Network, node: Node, target: Target) -> Cost:
     tensors = [n for n in node.all_input_nodes if isinstance(n.meta.get("val"), Tensor)]
     read = [n.all_input_nodes[0] if n in network.casts and is_free(n) else n for n in tensors or [node]]
     # What is taken out of several results is as large as what they were made of.
-    moved = sum(_size(n) * math.prod(network.hint(n)) for n in (*read, node))
-    return Cost(1, 0, moved, target.elementwise * moved + target.calls[0])
+    return _passed(node.target, sum(_size(n) * math.prod(network.hint(n)) for n in (*read, node)), target)
 
 
 def _size(node: Node) -> int:
