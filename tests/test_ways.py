@@ -54,8 +54,6 @@ LAYERS: list[Made] = [
 # Of more than eight filters, torch's is as fast where there is no field to add.
 FIELDED = next(case for case in LAYERS if case[1]["channels"] == (5, 17))
 WINOGRAD, SEVEN = LAYERS[0], next(case for case in LAYERS if case[1].get("kernel_size") == 7)
-# Those which torch's gradients are as fast for.
-FORWARD = ("direct", "pointwise")
 TYINGS = ["none", "tied", "untied", "c w", "c h + c w", "tap"]
 
 
@@ -156,8 +154,8 @@ def test_gradients(case: Made, activation: str | None, bias: str) -> None:
     double = copy.deepcopy(layer).double()
     input, wide = x.clone().requires_grad_(), x.double().requires_grad_()
     (taken,) = convbias.explain_route(layer, input)
-    plain = layer.padding_mode == "zeros"
-    assert (taken.convolution == case[0]) == (plain and case[0] not in FORWARD), taken
+    own = layer.padding_mode == "zeros" and not (case is FIELDED and bias in ("none", "tied"))
+    assert (taken.convolution == case[0]) == own, taken
     y, wanted = layer(input), expected(double, wide)
     assert_close(y.double(), wanted, rtol=1e-5, atol=2e-5)
     # Where relu's slope jumps, rounding decides on which side a number is.
@@ -192,6 +190,50 @@ def test_a_gradient_that_is_wanted_alone(needed: str) -> None:
         wanted = torch.autograd.grad(layer(x).square().sum(), leaves[needed])
     assert convbias.explain_route(layer, x)[0].convolution == "winograd"
     assert_close(torch.autograd.grad(layer(x).square().sum(), leaves[needed]), wanted, rtol=1e-4, atol=1e-3)
+
+
+# Of one image that is no small one; torch's convolutions are one step with what follows them.
+SINGLE: list[Made] = [
+    ("winograd", {"channels": (32, 40), "padding": 1}, (26, 22)),
+    depthwise(70, (16, 18), padding=3, kernel_size=7),
+    ("pointwise", {"channels": (24, 50), "kernel_size": 1}, (32, 22)),
+    ("torch", {"channels": (20, 24), "padding": 2, "dilation": 2}, (31, 28)),
+    ("torch", {"channels": (36, 48), "padding": 1, "groups": 4}, (20, 24)),
+    ("torch", {"channels": (20, 24), "padding": 1, "padding_mode": "reflect"}, (31, 28)),
+]
+
+
+@pytest.mark.parametrize("case", SINGLE, ids=named)
+@pytest.mark.parametrize("activation", [None, "relu", "gelu"])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_bias_gradient_that_is_changed_as_soon_as_it_is_there(
+    case: Made, activation: str | None, batch: int
+) -> None:
+    """Of one image it may be the gradient before the activation, which others need: they have had it."""
+    layer, x = made(case, "untied", activation)
+    double, x = copy.deepcopy(layer).double(), x[:batch].requires_grad_()
+    assert convbias.explain_route(layer, x)[0].convolution == case[0]
+    wide = x.detach().double().requires_grad_()
+    upstream = torch.randn(batch, *expected(double, wide).shape[1:])
+    wanted = torch.autograd.grad(expected(double, wide), [wide, *double.parameters()], upstream.double())
+    seen: list[Tensor] = []
+
+    def change(parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        seen.append(parameter.grad.clone())
+        parameter.grad.fill_(100)
+
+    handles = [
+        parameter.register_post_accumulate_grad_hook(change)
+        for name, parameter in layer.named_parameters()
+        if name != "weight"
+    ]
+    layer(x).backward(upstream)
+    assert x.grad is not None
+    assert layer.weight.grad is not None
+    assert len(seen) == len(handles)
+    for mine, theirs in zip((x.grad, layer.weight.grad, *seen), wanted, strict=True):
+        assert_close(mine.double(), theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..geometry import Geometry
-from . import aten, native, packing, route, training, ways
+from . import aten, native, packing, route, training
 from .activations import ACTIVATIONS
 from .call import Call, Packed, recorded
 from .choice import SMALL, chosen, winograd
@@ -105,9 +105,8 @@ def whole_backward(gy: Tensor, y: Tensor | None, *given_and_wanted: Any) -> list
     summands = call.bared.summands()
     kernels = aten if native.absence() else native
     with torch.no_grad():
-        plan = ways.planned(call) if training.unfit(call) is None else None
         gz, of_field = hand_back(y, gy, order, summands, call.activation, kernels, wanted[2:])
-        found = [*training.gradients(plan, call, gz, wanted[:2]), *of_field]
+        found = [*training.gradients(training.plan_of(call), call, gz, wanted[:2]), *of_field]
     return [_like(x, g) for x, g in zip(like, found, strict=False) if g is not None]
 
 

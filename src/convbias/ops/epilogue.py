@@ -10,9 +10,14 @@ import torch
 from torch import Tensor
 
 from ..tying.base import Summand
-from . import aten
-from .call import recorded
+from . import aten, native
+from .activations import CHEAP
+from .call import Call, recorded
+from .choice import SMALL, chosen
 from .layout import Order, like_rows, memory_order
+
+IS_SMALL = f"the output has fewer than {SMALL} numbers: torch's single steps are as fast"
+IS_CHEAP = "a relu alone is left: torch's own, in place, is as fast"
 
 # Activations whose derivative needs what went in: it is kept where a gradient is recorded.
 KEEPING = ("gelu", "gelu_tanh", "silu", "hardswish")
@@ -35,6 +40,24 @@ def finishing(
 ) -> Callable[[Tensor], Tensor]:
     """The same, without a gradient, for all that lie like ``y``."""
     return kernels.Epilogue(tuple(y.shape[1:]), _order(y), summands, activation)
+
+
+def native_refusal(call: Call, dtype: torch.dtype, numbers: int) -> str | None:
+    """Why the own kernels do not finish ``call``, whose output has so many ``numbers``, or None."""
+    if is_cheap(call) and chosen() != "native":
+        return IS_CHEAP
+    if numbers < SMALL and (chosen() != "native" or not numbers):
+        return IS_SMALL
+    if chosen() == "aten":
+        return "the backend 'aten' is chosen"
+    if call.input.device.type != "cpu" or dtype not in native.TYPES:
+        return "it is for float32, bfloat16 and float16 on the CPU"
+    return native.unread(call.tying) or native.absence()
+
+
+def is_cheap(call: Call) -> bool:
+    """Whether an activation is left alone that torch does in place as fast as anything."""
+    return call.activation in CHEAP and not call.fielded
 
 
 def _order(y: Tensor) -> Order:
@@ -94,12 +117,18 @@ def hand_back(
     activation: str,
     kernels: ModuleType,
     wanted: Sequence[bool],
+    local: bool = False,
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """The gradients of ``z`` and of the summands that are wanted, from that of ``y = act(z + field)``."""
+    """The gradients of ``z`` and of the summands that are wanted, from that of ``y = act(z + field)``.
+
+    Where nobody else gets the ``local`` gradient of ``z``, that of a single image is its field's as well.
+    """
     if torch.is_grad_enabled():
         # The gradient is to be differentiated too, which torch's operators can be.
         kernels = aten
-    gz, sums = kernels.backward(saved, like_rows(gy, order), order, activation, any(wanted))
+    one = local and bool(activation) and len(gy) == 1 and gy.dtype is torch.float32
+    gz, sums = kernels.backward(saved, like_rows(gy, order), order, activation, any(wanted) and not one)
+    sums = gz[0] if one else sums
     grads: list[Tensor | None] = [None] * len(summands)
     for i, summand in enumerate(summands):
         if sums is not None and wanted[i]:

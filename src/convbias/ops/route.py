@@ -11,15 +11,11 @@ from typing import Any, final
 from torch import Tensor
 
 from . import aten, convolve, native, training, ways
-from .activations import CHEAP
 from .call import Call, recorded
-from .choice import SMALL, chosen
-from .epilogue import finish, finishing
+from .choice import SMALL
+from .epilogue import IS_CHEAP, IS_SMALL, finish, finishing, is_cheap, native_refusal
 from .followers import follower
 from .layout import memory_order
-
-_IS_SMALL = f"the output has fewer than {SMALL} numbers: torch's single steps are as fast"
-_IS_RELU = "a relu alone is left: torch's own, in place, is as fast"
 
 
 @final
@@ -113,8 +109,10 @@ def _convolved_and_finished(call: Call) -> Tensor:
         return ways.run(call)
     if training.refusal(call) is None:
         call = call.bared
-        y = training.convolve(call)
-        return y if training.whole(call) else finished(call, y)
+        y = training.convolve(call, ways.planned(call))
+        return y if training.is_whole(call) else finished(call, y)
+    if training.is_joined(call):
+        return training.convolve(call, None)
     run, left = convolution(call)
     return _finished_if_any(left, run(call, call.input))
 
@@ -187,22 +185,14 @@ def _first(reasons: Reasons) -> tuple[str, dict[str, str]]:
 
 
 def _no_native(call: Call, y: Tensor) -> str | None:
-    if _relu_alone(call) and chosen() != "native":
-        return _IS_RELU
-    if y.numel() < SMALL and (chosen() != "native" or not y.numel()):
-        return _IS_SMALL
-    if chosen() == "aten":
-        return "the backend 'aten' is chosen"
-    if y.device.type != "cpu" or y.dtype not in native.TYPES:
-        return "it is for float32, bfloat16 and float16 on the CPU"
-    return native.unread(call.tying) or _not_fresh(y) or native.absence()
+    return native_refusal(call, y.dtype, y.numel()) or _not_fresh(y)
 
 
 def _no_aten(call: Call, y: Tensor) -> str | None:
-    if _relu_alone(call):
-        return _IS_RELU
+    if is_cheap(call):
+        return IS_CHEAP
     if y.numel() < SMALL:
-        return _IS_SMALL
+        return IS_SMALL
     return _not_fresh(y)
 
 
@@ -213,11 +203,7 @@ def _not_fresh(y: Tensor) -> str | None:
 
 
 def _no_writing(call: Call, y: Tensor) -> str | None:
-    return "a gradient is recorded" if recorded(call.tensors) and not _relu_alone(call) else None
-
-
-def _relu_alone(call: Call) -> bool:
-    return call.activation in CHEAP and not call.fielded
+    return "a gradient is recorded" if recorded(call.tensors) and not is_cheap(call) else None
 
 
 def _never(call: Call, y: Tensor) -> str | None:

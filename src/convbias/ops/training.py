@@ -2,45 +2,67 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from ..geometry import Geometry
 from ..tying.base import Summand
 from . import native, own, ways
 from .call import Call, recorded
-from .epilogue import KEEPING, hand_back
-from .layout import as_torchs
+from .epilogue import KEEPING, finish, hand_back, native_refusal
+from .layout import as_torchs, memory_order
 from .ways import Plan
 
 
 def refusal(call: Call) -> str | None:
     """Why no own convolution runs ``call`` where a gradient is recorded, or None."""
-    return unfit(call) if recorded(call.tensors) else "no gradient is recorded"
+    return _bent(call) or ways.unfit(call) if recorded(call.tensors) else "no gradient is recorded"
 
 
-def unfit(call: Call) -> str | None:
-    """Why no own convolution is faster for a training step of ``call``, or None."""
+def is_joined(call: Call) -> bool:
+    """Whether torch's convolution is differentiated as one with what follows it.
+
+    The gradient between the two is nobody else's then.
+    """
+    if not recorded(call.tensors) or not call.fielded or not is_whole(call) or _bent(call) is not None:
+        return False
+    input, weight, geometry = call.input, call.weight, call.geometry
+    if geometry.transposed or input.dtype != weight.dtype:
+        return False
+    numbers = len(input) * len(weight) * math.prod(geometry.output_size(input.shape[2:]))
+    return native_refusal(call, input.dtype, numbers) is None
+
+
+def _bent(call: Call) -> str | None:
     if call.geometry.padding_mode != "zeros" or any(first != last for first, last in call.geometry.pads):
         return "the padding is not by as many zeros on both sides"
-    reason = ways.unfit(call)
-    if reason is None and ways.planned(call).way in ("direct", "pointwise"):
-        return "torch's gradients of such a shape are as fast"
-    return reason
+    return None
 
 
-def whole(call: Call) -> bool:
+def is_whole(call: Call) -> bool:
     """Whether field and activation are inside: what is saved for the gradient is the output then."""
     return call.activation not in KEEPING
 
 
-def convolve(call: Call) -> Tensor:
-    """``call``, which must not have been refused: the whole, or without field and activation."""
-    summands, activation = (call.summands(), call.activation) if whole(call) else ([], "")
-    given = (ways.planned(call), call.geometry, call.groups, [s.index for s in summands], activation)
+def plan_of(call: Call) -> Plan | None:
+    """The own convolution that is faster for ``call`` and its gradients, or None."""
+    return None if _bent(call) or ways.unfit(call) else _of_gradients(ways.planned(call))
+
+
+def _of_gradients(plan: Plan | None) -> Plan | None:
+    return None if plan is None or plan.way in ("direct", "pointwise") else plan
+
+
+def convolve(call: Call, plan: Plan | None) -> Tensor:
+    """``call`` by an own convolution or torch's, which must not have been refused.
+
+    The whole, or without field and activation.
+    """
+    summands, activation = (call.summands(), call.activation) if is_whole(call) else ([], "")
+    given = (call._replace(bias=(), tying="none"), plan, [s.index for s in summands], activation)
     y = _Convolution.apply(call.input, call.weight, *given, *(s.values for s in summands))
     return as_torchs(y, call.input, call.weight)
 
@@ -54,17 +76,21 @@ class _Convolution(torch.autograd.Function):
         ctx: Any,
         input: Tensor,
         weight: Tensor,
-        plan: Plan,
-        geometry: Geometry,
-        groups: int,
+        call: Call,
+        plan: Plan | None,
         indices: list[tuple[Tensor, ...]],
         activation: str,
         *values: Tensor,
     ) -> Tensor:
         summands = [Summand(v, i) for v, i in zip(values, indices, strict=True)]
-        packed = own.pack(plan.way, plan.shape, weight)
-        y = own.Convolution(plan.way, plan.shape, packed, plan.out, summands, activation)(input)
-        ctx.where = (plan, geometry, groups, indices, activation)
+        if plan is None:
+            y = call.convolve(input)
+            y = finish(y if memory_order(y) else y.contiguous(), summands, activation, native)
+        else:
+            packed = own.pack(plan.way, plan.shape, weight)
+            y = own.Convolution(plan.way, plan.shape, packed, plan.out, summands, activation)(input)
+        where = (call.geometry, call.groups, memory_order(y))
+        ctx.plan = (_of_gradients(plan), *where, indices, activation)
         ctx.save_for_backward(input, weight, y if activation else None, *values)
         return y
 
@@ -72,14 +98,14 @@ class _Convolution(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, gy: Tensor
     ) -> tuple[Tensor | None, ...]:
-        plan, geometry, groups, indices, activation = ctx.where
+        plan, geometry, groups, order, indices, activation = ctx.plan
         input, weight, y, *values = ctx.saved_tensors
         call = Call(input, weight, (), "none", geometry, groups, activation)
         summands = [Summand(v, i) for v, i in zip(values, indices, strict=True)]
         needed = ctx.needs_input_grad
-        gz, grads = hand_back(y, gy, own.ORDER, summands, activation, native, needed[7:])
+        gz, grads = hand_back(y, gy, order, summands, activation, native, needed[6:], local=True)
         found = gradients(plan, call, gz, needed[:2])
-        return *found, None, None, None, None, None, *grads
+        return *found, None, None, None, None, *grads
 
 
 def gradients(plan: Plan | None, call: Call, gz: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
