@@ -17,6 +17,7 @@ from convbias.folding.archive import load_program
 
 Command = Callable[..., tuple[int, str, str]]
 NETS = """
+from collections import namedtuple
 import torch
 from torch import nn
 from convbias.verifying import randomised
@@ -43,6 +44,15 @@ def fresh():
 
 def fresh_folded():
     return fresh()[1:]
+
+Pair = namedtuple("Pair", "first second")
+
+class Named(nn.Sequential):
+    def forward(self, x):
+        return Pair(super().forward(x), x)
+
+def named():
+    return Named(*make())
 
 def other():
     model = plain()
@@ -120,6 +130,23 @@ def test_any_batch(command: Command, tmp_path: Path) -> None:
     assert status == 0, err
     program = load_program(tmp_path / "any.pt2")
     assert program.module(check_guards=False)(torch.randn(5, 3, 8, 9)).shape[0] == 5
+
+
+def test_a_file_that_is_folded_again_takes_any_size_still(command: Command) -> None:
+    sizes = ("--input", "*,3,*,*")
+    for words in (("--model", "nets:make", *sizes, "--forbid", "composition"), ("1.pt2", "--force", "all")):
+        status, _, err = command("fold", *words, "-o", "2.pt2" if words[0] == "1.pt2" else "1.pt2")
+        assert status == 0, err
+    status, out, err = command("verify", "1.pt2", "2.pt2")
+    assert status == 0, out + err
+    assert load_program("2.pt2").module(check_guards=False)(torch.randn(3, 3, 11, 12)).shape[0] == 3
+
+
+def test_what_no_file_can_hold_is_told(command: Command, tmp_path: Path) -> None:
+    status, out, err = command("fold", "--model", "nets:named", *MAKE[2:], "-o", "named.pt2")
+    assert status == 2, out + err
+    assert "cannot write what the network takes or returns" in err
+    assert not (tmp_path / "named.pt2").exists()
 
 
 def test_a_file_has_its_own_sizes(command: Command) -> None:

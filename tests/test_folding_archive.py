@@ -18,6 +18,7 @@ from torch import nn
 from convbias.errors import DataError
 from convbias.folding.archive import load_program
 from convbias.folding.expressions import is_harmless
+from convbias.folding.programs import example_of
 
 Entries = dict[str, bytes]
 
@@ -212,6 +213,24 @@ HOSTILE: dict[str, tuple[Callable[[Entries, Path], None], str]] = {
     "raw pickle": (raw_sample, "holds more than tensors"),
     "pickled weight": (pickled_weight, "holds more than tensors"),
     "another file": (elsewhere, "refers to '../../../etc/passwd'"),
+    **{
+        f"an operator that believes its numbers: {name}": (
+            in_program(target(f"torch.ops.aten.{name}")),
+            "which is no operator on tensors",
+        )
+        for name in (
+            *("segment_reduce.default", "_ctc_loss.default", "max_pool2d_with_indices_backward.default"),
+            *(
+                "_sparse_coo_tensor_unsafe.default",
+                "sparse_coo_tensor.size",
+                "_nested_view_from_buffer.default",
+            ),
+        )
+    },
+    "an operator that writes files": (
+        in_program(target("torch.ops.aten.save.default")),
+        "which is no operator on tensors",
+    ),
     "script object": (script_object, "no part of a plain exported program"),
     "library": (library, "no part of a plain exported program"),
 }
@@ -225,6 +244,17 @@ def test_nothing_runs(case: str, program: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=said):
         load_program(written(entries, tmp_path / "hostile.pt2"))
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("example", [([torch.ones(3)], {}), {"a": 1}, (3, {}), ((torch.ones(1),), {"x": 1})])
+def test_an_example_of_another_form_is_left_out(example: Any, program: Path, tmp_path: Path) -> None:
+    entries, content = entries_of(program), io.BytesIO()
+    torch.save(example, content)
+    name = next(name for name in entries if "sample_inputs" in name)
+    entries[name] = content.getvalue()
+    found = load_program(written(entries, tmp_path / "other.pt2"))
+    assert found.example_inputs is None
+    assert [x.shape[1] for x in example_of(found)] == [3]
 
 
 def test_expressions_that_torch_writes() -> None:

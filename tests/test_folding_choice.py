@@ -212,6 +212,19 @@ def test_what_pays_is_folded(case: str) -> None:
         assert folded.report.after.price < folded.report.before.price
 
 
+@pytest.mark.parametrize("first", [nn.ReLU(True), nn.SiLU(True)])
+def test_what_works_in_place_on_its_input(first: nn.Module) -> None:
+    """The folded network computes the same, and leaves its input alone."""
+    model = randomised(nn.Sequential(first, bn(), conv(padding=0))).eval()
+    x = torch.randn(2, C, 8, 8)
+    kept = x.clone()
+    folded = convbias.fold(model, x)
+    assert laws(folded) == ["affine before"]
+    y = folded.model(x)
+    assert torch.equal(x, kept)
+    torch.testing.assert_close(y, model(x), rtol=1e-4, atol=1e-5)
+
+
 def add(net: Any, x: Tensor) -> Tensor:
     return net.conv(x) + x
 

@@ -13,17 +13,20 @@ import logging
 import re
 import zipfile
 from pathlib import Path, PurePosixPath
-from typing import Final, final
+from typing import Any, Final, final
 
 import torch
 from torch.export import ExportedProgram
 
 from ..errors import DataError
 from .contents import Suspicious, checked
+from .programs import is_plain
 
+# What the program was exported with.
+EXAMPLE: Final = "data/sample_inputs/model.pt"
 ENTRIES: Final = re.compile(
     r"data/weights/(weight_\d+|model_weights_config\.json)|data/constants/(tensor_\d+|model_constants_config\.json)"
-    r"|models/model\.json|data/sample_inputs/model\.pt|archive_format|archive_version|byteorder"
+    rf"|models/model\.json|{re.escape(EXAMPLE)}|archive_format|archive_version|byteorder"
     r"|\.data/version|\.data/serialization_id"
 )
 
@@ -98,8 +101,8 @@ def _check(path: str | Path, entries: dict[str, bytes]) -> None:
                 raise DataError(path, f"{name!r} refers to {file!r}, which is no tensor in it")
             if payload["use_pickle"]:
                 _only_tensors(path, f"data/{folder}/{file}", entries)
-    if entries.get("data/sample_inputs/model.pt"):
-        _only_tensors(path, "data/sample_inputs/model.pt", entries)
+    if entries.get(EXAMPLE) and not is_plain(_only_tensors(path, EXAMPLE, entries)):
+        entries[EXAMPLE] = b""
     try:
         program = checked(json.loads(entries["models/model.json"]))
     except Suspicious as found:
@@ -107,9 +110,9 @@ def _check(path: str | Path, entries: dict[str, bytes]) -> None:
     entries["models/model.json"] = json.dumps(program).encode()
 
 
-def _only_tensors(path: str | Path, entry: str, entries: dict[str, bytes]) -> None:
+def _only_tensors(path: str | Path, entry: str, entries: dict[str, bytes]) -> Any:
     try:
-        torch.load(io.BytesIO(entries[entry]), weights_only=True)
+        return torch.load(io.BytesIO(entries[entry]), weights_only=True)
     except Exception as error:
         raise DataError(path, f"{entry} holds more than tensors, which would have to be executed") from error
 

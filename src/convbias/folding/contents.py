@@ -14,9 +14,15 @@ from typing import Any, Final, cast
 
 from .expressions import SYMBOL, is_harmless
 
-# Operators: tensors' (but for the one that reads files), those on sizes, the taking out of a result, no_grad.
+# Of tensors' operators those that read or write files, and that believe the numbers they are given: places in
+# memory among them.
+BELIEVING: Final = (
+    r"from_file|save|\w*_backward\w*|\w*sparse\w*|_nested\w*|segment_reduce|_?ctc_loss"
+    r"|fractional_max_pool\w*|_pack_padded_sequence|_unsafe_masked_index\w*"
+)
+# Operators: tensors', those on sizes, the taking out of a result, no_grad.
 TARGETS: Final = re.compile(
-    r"torch\.ops\.(aten\.(?!from_file\b)\w+\.\w+|convbias\.convolution\.default"
+    rf"torch\.ops\.(aten\.(?!({BELIEVING})\.)\w+\.\w+|convbias\.convolution\.default"
     r"|higher_order\.wrap_with_set_grad_enabled)"
     r"|torch\.(sym_\w+|_check\w*)|math\.(ceil|floor|trunc|sqrt)"
     r"|_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|neg|pow|eq|ne|lt|le|gt|ge)"

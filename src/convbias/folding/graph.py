@@ -12,6 +12,7 @@ from typing import Any, cast, final
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
+from torch.export.graph_signature import OutputKind
 from torch.fx import GraphModule, Node
 from torch.nn import Module, Parameter
 
@@ -187,7 +188,9 @@ def trace(
     with warnings.catch_warnings():
         # torch copies its own tree specs in a way that it warns of.
         warnings.simplefilter("ignore", FutureWarning)
-        module = cast(GraphModule, program.run_decompositions(SPELLED).module(check_guards=False))
+        program = program.run_decompositions(SPELLED)
+        _leave_inputs_alone(program)
+        module = cast(GraphModule, program.module(check_guards=False))
     spelled(module)
     casts = explicit(module)
     network = Network(module, constants(module), {}, {}, program.range_constraints, casts)
@@ -199,6 +202,14 @@ def trace(
     for node in list(network.convolutions):
         _take_up_padding(network, node)
     return network
+
+
+def _leave_inputs_alone(program: ExportedProgram) -> None:
+    """What a network writes into its inputs, it computes beside them: its outputs are the same."""
+    output, made = program.graph.output_node(), program.graph_signature.output_specs
+    kept = [i for i, spec in enumerate(made) if spec.kind is not OutputKind.USER_INPUT_MUTATION]
+    output.args = (tuple(cast(Sequence[Any], output.args[0])[i] for i in kept),)
+    program.graph_signature.output_specs = [made[i] for i in kept]
 
 
 def _by_argument(model: Module, dynamic_shapes: Any) -> Any:

@@ -6,6 +6,7 @@ import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -20,12 +21,21 @@ from .rewrite import of_any_layout
 
 def example_of(program: ExportedProgram) -> list[Tensor]:
     """Inputs such as the program was exported with: its own example, or random ones of those sizes."""
-    if program.example_inputs is not None and not program.example_inputs[1]:
-        given = list(program.example_inputs[0])
-        if all(isinstance(x, Tensor) for x in given):
-            return given
+    if program.example_inputs is not None and is_plain(program.example_inputs):
+        return list(program.example_inputs[0])
     generator = torch.Generator().manual_seed(0)
     return [example([_hint(n) for n in value.shape], value.dtype, generator) for value in _inputs(program)]
+
+
+def is_plain(example: Any) -> bool:
+    """Whether what a program was exported with are tensors, one for each input."""
+    return (
+        isinstance(example, tuple)
+        and len(cast(tuple[Any, ...], example)) == 2
+        and isinstance(example[0], tuple)
+        and all(isinstance(x, Tensor) for x in cast(tuple[Any, ...], example[0]))
+        and example[1] == {}
+    )
 
 
 def axes_of(program: ExportedProgram) -> list[dict[int, object]]:
@@ -42,7 +52,8 @@ def check_sizes(program: ExportedProgram, inputs: Sequence[Tensor]) -> None:
     if len(inputs) != len(taken):
         raise ValueError(f"input: {len(inputs)} given, and the file's network takes {len(taken)}")
     for x, value in zip(inputs, taken, strict=True):
-        fits = [n == m or not isinstance(m, int) for n, m in zip(x.shape, value.shape, strict=False)]
+        # To compare a size that is a symbol with a number would make it that number.
+        fits = [not isinstance(m, int) or n == m for n, m in zip(x.shape, value.shape, strict=False)]
         if x.dim() != value.dim() or not all(fits):
             sizes = ",".join(str(n) if isinstance(n, int) else "*" for n in value.shape)
             raise ValueError(f"input={','.join(map(str, x.shape))}: the file's network takes {sizes}")
@@ -65,7 +76,13 @@ def save(program: ExportedProgram, path: Path) -> None:
     """Write ``program`` to a .pt2 file, whole or not at all."""
     # In memory first: torch's own writer ends the process where a disk is full.
     content = io.BytesIO()
-    torch.export.save(program, content)
+    try:
+        torch.export.save(program, content)
+    except NotImplementedError as error:  # structures of types that a reader would have to import
+        raise ValueError(
+            f"output={path}: torch.export cannot write what the network takes or returns: {error}; "
+            "make it of tuples, lists and dicts"
+        ) from error
     write_whole(path, lambda unfinished: unfinished.write_bytes(content.getbuffer()))
 
 
