@@ -100,7 +100,7 @@ types: $(STAMP) ## pyright: strict on the core
 .PHONY: pytest
 pytest: $(STAMP) ## tests and doctests (more words: PYTEST_ARGS='-k tap')
 	@echo "==> tests"
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 $(PYTEST_ARGS)
 
 .PHONY: docs
 docs: $(STAMP) ## the documentation, in build/docs

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
 ROOT = Path(__file__).resolve().parents[1]
-THREADS = min(4, os.cpu_count() or 1)
+# Of those that run tests side by side (pytest-xdist).
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+THREADS = max(1, min(4, os.cpu_count() or 1) // WORKERS)
 
 # Everywhere the same examples, so that a failure can be run again. --hypothesis-profile=search looks further.
 settings.register_profile(
