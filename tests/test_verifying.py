@@ -181,6 +181,105 @@ def test_no_image_is_much_larger_than_the_example() -> None:
     assert len({tuple(case.sizes[0]) for case in verdict.cases}) > 3
 
 
+class Patches(nn.Module):
+    """Takes multiples of the patch alone."""
+
+    def __init__(self, turned: int, patch: int = 14) -> None:
+        super().__init__()
+        self.turned, self.patch = turned, patch
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch._check(x.shape[2] % self.patch == 0)
+        torch._check(x.shape[3] % self.patch == 0)
+        return F.avg_pool2d(x.roll(self.turned, 2), self.patch)
+
+
+def turned(by: int) -> Run:
+    return Run(lambda x: x.roll(by, 2))
+
+
+def ranged(least: int, most: int, places: str = "hw") -> list[Any]:
+    return [{2 + i: torch.export.Dim(name, min=least, max=most) for i, name in enumerate(places)}]
+
+
+def multiples(of: int) -> list[Any]:
+    return [{2: of * torch.export.Dim("h", max=64), 3: of * torch.export.Dim("w", max=64)}]
+
+
+AUTO = [{2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}]
+# Two networks alike at the example's size alone, the example, its sizes, and some at which they are compared.
+CONSTRAINED: dict[str, tuple[nn.Module, nn.Module, tuple[int, ...], list[Any], set[tuple[int, int]]]] = {
+    "declared multiples": (Patches(0), Patches(28), (1, 3, 28, 28), multiples(14), {(14, 14), (42, 28)}),
+    "multiples": (Patches(0), Patches(28), (1, 3, 28, 28), AUTO, {(14, 14), (42, 28)}),
+    "multiples that are primes": (Patches(0, 37), Patches(74, 37), (1, 3, 74, 74), AUTO, {(37, 37)}),
+    "declared multiples of all": (turned(0), turned(28), (1, 3, 28, 28), multiples(14), {(14, 14), (42, 28)}),
+    "a range from the example": (turned(0), turned(65), (1, 1, 65, 65), ranged(65, 90), {(66, 65)}),
+    "a range around the example": (turned(0), turned(78), (1, 1, 78, 80), ranged(65, 90), {(65, 65)}),
+    "a range of one axis": (turned(0), turned(78), (1, 1, 78, 80), ranged(65, 90, "h"), {(65, 80)}),
+    "squares": (
+        Run(lambda x: (torch._check(x.shape[2] == x.shape[3] > 64), x)[1]),
+        turned(80),
+        (1, 1, 80, 80),
+        AUTO,
+        {(65, 65), (81, 81)},
+    ),
+    "twice as wide": (
+        Run(lambda x: (torch._check(2 * x.shape[2] == x.shape[3]), x)[1]),
+        turned(8),
+        (1, 1, 8, 16),
+        AUTO,
+        {(1, 2), (32, 64)},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CONSTRAINED)
+def test_sizes_that_are_constrained(case: str) -> None:
+    one, other, size, axes, expected = CONSTRAINED[case]
+    x = torch.randn(size)
+    assert convbias.verify(one, other, [x])
+    verdict = convbias.verify(one, other, [x], dynamic_shapes=axes)
+    assert not verdict
+    assert not verdict.at_one_size
+    assert expected <= {case.sizes[0][2:] for case in verdict.cases}
+
+
+def test_batches_and_inputs_that_are_constrained() -> None:
+    n, k = torch.export.Dim("n", min=4), torch.export.Dim("k")
+    verdict = convbias.verify(layer, layer, [torch.randn(6, C, 8, 8)], dynamic_shapes=[{0: n}])
+    assert {case.sizes[0][0] for case in verdict.cases} == {4, 5, 6, 7}
+    both = Run(lambda x, y: x + F.interpolate(y, scale_factor=2))
+    inputs = [torch.randn(1, 1, 8, 16), torch.randn(1, 1, 4, 8)]
+    verdict = convbias.verify(both, both, inputs, dynamic_shapes=[{3: 2 * k}, {3: k}])
+    assert {(8, 2), (8, 16), (8, 18)} <= {case.sizes[0][2:] for case in verdict.cases}
+    assert not verdict.at_one_size
+
+
+def test_axes_of_which_one_size_was_compared_are_named() -> None:
+    x = torch.randn(1, C, 8, 8)
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(C * 64, 2))
+    axes: list[Any] = [{0: torch.export.Dim("n"), **AUTO[0]}]
+    verdict = convbias.verify(flat, flat, [x], dynamic_shapes=axes)
+    assert verdict
+    assert verdict.at_one_size == ("axis 2 of input 0", "axis 3 of input 0")
+    assert "compared at the example's size alone: axis 2 of input 0, axis 3 of input 0" in str(verdict)
+    assert verdict.to_dict()["at_one_size"] == verdict.at_one_size
+    # What torch.export is told to leave as it is needs no other size.
+    fixed: list[Any] = [{0: 1, 2: torch.export.Dim.STATIC, 3: None}]
+    assert not convbias.verify(flat, flat, [x], dynamic_shapes=fixed).at_one_size
+
+
+def test_a_fold_is_checked_at_other_sizes_or_says_so() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(3), Patches(0), nn.Conv2d(3, 4, 1)).eval()
+    folded = convbias.fold(model, torch.randn(1, 3, 28, 28), dynamic_shapes=AUTO, force="all")
+    assert folded.report.folded
+    assert folded.verdict is not None
+    assert len({case.sizes[0] for case in folded.verdict.cases}) > 3
+    flat = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(256, 2)).eval()
+    folded = convbias.fold(flat, torch.randn(1, 3, 8, 8), dynamic_shapes=AUTO, force="all")
+    assert "compared at the example's size alone: axis 2 of input 0" in str(folded.verdict)
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_sizes_that_a_program_does_not_declare_are_left_out() -> None:
     x, h = torch.randn(2, C, 8, 8), torch.export.Dim("h", min=4, max=10)

@@ -17,7 +17,7 @@ from torch.fx import GraphModule, Node
 from torch.nn import Module, Parameter
 
 from ..affine import AffineConv
-from ..verifying.inputs import each_input
+from ..verifying.axes import each_input
 from .casts import explicit
 from .constants import constants
 from .convolutions import read

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.nn import Module
 
-from .inputs import cases, checked, counted, dynamic_axes, randomised, resized, statistics_of
+from .axes import at_one_size, dynamic_axes
+from .inputs import cases, checked, counted, randomised, resized, statistics_of
 from .networks import ModuleNetwork, Named, Network, network
 from .sizes import shapes
 from .verdict import Case, Verdict, compared, other_type, scale
@@ -47,7 +48,8 @@ def verify(
 
     They are compared on the example, on random and constant inputs and on impulses at corners and edges;
     where ``dynamic_shapes`` names axes, in the words of ``torch.export.export``, at batches of 1 and 3, at
-    the smallest size that ``a`` takes and at others, no two axes alike; the example several times, with the
+    the smallest size that ``a`` takes and at others, no two axes alike, or near the example's where ``a``
+    takes few; the verdict names axes that no other size was found for. The example several times, with the
     first results kept, for a runtime may be right once only. Inputs that ``a`` itself does not take are
     skipped, and named. In float64 where both can. ``tolerance`` is relative to the largest output of the same
     channel; by default so much as the precision explains of the numbers that ``a`` makes its outputs of.
@@ -114,10 +116,12 @@ def verify(
         raise ValueError(
             "a: nothing can be compared, for the network's outputs are empty or not finite on every input"
         )
+    alone = at_one_size(_shapes(examples), axes or [], [case.sizes for case in found])
     found += [
         _again(call, kept, copies[0], examples, tolerance) for call, kept in zip(calls, copies, strict=True)
     ]
-    return Verdict(tuple(found), tolerance, "float64" if _double(examples) else "float32", tuple(skipped))
+    dtype = "float64" if _double(examples) else "float32"
+    return Verdict(tuple(found), tolerance, dtype, tuple(skipped), alone)
 
 
 def rounding_of(a: Module, examples: Sequence[Tensor]) -> float:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
-from ..errors import ShapeError
-
-# For each input its axes that may have any size.
-Axes = list[Mapping[int, Any]]
 STATISTICS = ("running_mean", "running_var")
 # Of a table whose rows are tried, and in how many calls.
 MOST_ROWS, MOST_CALLS = 2**16, 32
@@ -47,37 +43,6 @@ def example(size: Sequence[int], dtype: torch.dtype, generator: torch.Generator)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"example_inputs={tuple(size)}: cannot be made, {reason}") from error
-
-
-def dynamic_axes(dynamic_shapes: Any, examples: Sequence[Tensor]) -> Axes | None:
-    """The axes of each input that may have any size, from the words of ``torch.export.export``.
-
-    Raises ShapeError for another number of entries than of inputs, and for an axis that an input lacks.
-    """
-    if dynamic_shapes is None:
-        return None
-    given = each_input(dynamic_shapes)
-    if len(given) != len(examples):
-        rule = f"needs one entry for each of the {len(examples)} inputs"
-        raise ShapeError("dynamic_shapes", dynamic_shapes, rule)
-    found: Axes = []
-    for axes, x in zip(given, examples, strict=True):
-        moving: Mapping[int, Any] = axes if isinstance(axes, Mapping) else dict(enumerate(axes or ()))
-        for axis in moving:
-            if not -x.dim() <= axis < x.dim():
-                rule = f"axis {axis} is none of an input {tuple(x.shape)}"
-                raise ShapeError("dynamic_shapes", dynamic_shapes, rule)
-        found.append({axis % x.dim(): size for axis, size in moving.items() if size is not None})
-    return found
-
-
-def each_input(dynamic_shapes: Any) -> list[Any]:
-    """An entry for each input. To torch.export, ``*inputs`` are one argument, with one entry for all."""
-    given: list[Any] = [*(dynamic_shapes.values() if isinstance(dynamic_shapes, Mapping) else dynamic_shapes)]
-    last: Any = given[-1] if given else None
-    if isinstance(last, (tuple, list)) and any(isinstance(one, (Mapping, tuple, list)) for one in last):
-        return [*given[:-1], *last]
-    return given
 
 
 def cases(examples: Sequence[Tensor], sizes: Sequence[tuple[int, ...]]) -> Iterator[tuple[str, list[Tensor]]]:

@@ -43,13 +43,15 @@ class Verdict:
     """Whether two networks are the same function, as far as the ``cases`` can tell. True if they are.
 
     ``tolerance`` is the largest difference that counts as rounding, ``dtype`` what was computed in.
-    ``skipped`` names the inputs that the first network itself does not take.
+    ``skipped`` names the inputs that the first network itself does not take, ``at_one_size`` the dynamic
+    axes of which no size but the example's was compared: nothing is known of others.
     """
 
     cases: tuple[Case, ...]
     tolerance: float
     dtype: str
     skipped: tuple[str, ...] = ()
+    at_one_size: tuple[str, ...] = ()
 
     @property
     def same(self) -> bool:
@@ -72,7 +74,7 @@ class Verdict:
         if self.same:
             return (
                 f"the same function: {len(self.cases)} cases in {self.dtype}, at most {self.worst.apart:.2g} "
-                f"apart (rounding: {self.tolerance:.2g}){self._skipped()}"
+                f"apart (rounding: {self.tolerance:.2g}){self._left_out()}"
             )
         lines = [f"not the same function: {len(self.differing)} of {len(self.cases)} cases differ"]
         # One way to fail is told once.
@@ -84,11 +86,14 @@ class Verdict:
                 f"most at {case.worst}"
             )
             lines.append(f"  {case.name}, {size}: {told}")
-        return "\n".join(lines) + self._skipped()
+        return "\n".join(lines) + self._left_out()
 
-    def _skipped(self) -> str:
-        names = ", ".join(dict.fromkeys(self.skipped))
-        return f"; not compared, for the first network fails: {names}" if names else ""
+    def _left_out(self) -> str:
+        told = {
+            "not compared, for the first network fails": ", ".join(dict.fromkeys(self.skipped)),
+            "compared at the example's size alone": ", ".join(self.at_one_size),
+        }
+        return "".join(f"; {what}: {names}" for what, names in told.items() if names)
 
     def to_dict(self) -> dict[str, Any]:
         """The same for JSON."""
