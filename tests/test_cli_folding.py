@@ -62,6 +62,13 @@ def other():
 def refused():
     return nn.Sequential(nn.Conv2d(3, 8, 1, padding=1), nn.Conv2d(8, 8, 3))
 
+class Mask(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x) > 0
+
+def mask():
+    return Mask(*make())
+
 def stopped():
     raise KeyboardInterrupt
 
@@ -121,6 +128,14 @@ def test_several_outputs_are_written_as_they_are(command: Command) -> None:
     assert list(load_program("several.pt2").module()(torch.randn(1, 3, 8, 9))) == ["both"]
     status, _, err = command("verify", "nets:several", "several.pt2", *MAKE[2:])
     assert status == 0, err
+
+
+def test_a_network_that_decides(command: Command) -> None:
+    words = ("--model", "nets:mask", *MAKE[2:], "-o", "mask.pt2", "--force", "all")
+    status, out, err = command("fold", *words)
+    assert status == 0, err
+    assert "the same function" in out
+    assert command("verify", "nets:mask", "nets:make", *MAKE[2:])[0] == 1
 
 
 def test_any_batch(command: Command, tmp_path: Path) -> None:
@@ -215,6 +230,7 @@ def identity(path: Path, kind: str, *shape: int) -> Path:
 FILES: dict[str, tuple[tuple[Any, ...], tuple[str, ...], int, str]] = {
     "huge": (("FLOAT", 100000, 100000, 1000), (), 2, "example_inputs=(100000, 100000, 1000): cannot be made"),
     "bytes with a sign": (("INT8", 2, 3), (), 0, "the same function"),
+    "truths": (("BOOL", 2, 3), (), 0, "the same function"),
     "words": (("STRING", 2, 3), (), 2, "its input x is a tensor(string); must be one of"),
     "another size": (
         ("FLOAT", 1, 3, 8, 8),

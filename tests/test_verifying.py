@@ -304,6 +304,17 @@ NUMBERS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "shorter whole numbers": (lambda x: (x > 0).long(), lambda x: (x > 0).int()),
     "whole numbers of Python's": (lambda x: 3, lambda x: 3.0),
     "half the precision": (lambda x: x, lambda x: x.half()),
+    "truths": (lambda x: x > 0, lambda x: x >= x.max()),
+    "truths without space": (lambda x: (x > 0).any(), lambda x: (x > 9).any()),
+    "whole numbers without arithmetic": (
+        lambda x: (x > 0).to(torch.uint16),
+        lambda x: (x > 1).to(torch.uint16),
+    ),
+    "numbers of eight bits": (
+        lambda x: x.to(torch.float8_e4m3fn),
+        lambda x: (2 * x).to(torch.float8_e4m3fn),
+    ),
+    "dense and sparse": (lambda x: x, lambda x: x.to_sparse()),
     "one of many pixels": (lambda x: (x * 0 + 255).byte(), lambda x: (x * 0 + 254).byte()),
 }
 
@@ -314,7 +325,21 @@ def test_outputs_of_every_kind_are_compared(case: str) -> None:
     x = torch.randn(1, C, 8, 8)
     assert convbias.verify(one, one, [x])
     assert not convbias.verify(one, other, [x])
-    assert not convbias.verify(other, one, [x])
+    if case != "dense and sparse":
+        assert not convbias.verify(other, one, [x])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_outputs_that_are_no_plain_numbers_are_refused() -> None:
+    x = torch.randn(1, C, 8, 8)
+    packed = Run(lambda x: torch.quantize_per_tensor(x.float(), 0.1, 0, torch.quint8))
+    for run, said in (
+        (packed, r"a: its output is of torch.quint8, which is not compared; let it give \.dequantize\(\)"),
+        (Run(lambda x: (x, x.to_sparse())), r"a: its output\[1\] is of torch.sparse_coo.*\.to_dense\(\)"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            convbias.verify(run, run, [x])
+    assert "output is of torch.float32, and of torch.quint8" in str(convbias.verify(layer, packed, [x]))
 
 
 def test_the_order_of_a_dict_means_nothing() -> None:

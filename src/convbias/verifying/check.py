@@ -17,7 +17,7 @@ from .axes import at_one_size, dynamic_axes
 from .inputs import cases, checked, counted, randomised, resized, statistics_of
 from .networks import ModuleNetwork, Named, Network, network
 from .sizes import shapes
-from .verdict import Case, Verdict, compared, other_type, scale
+from .verdict import Case, Verdict, check_outputs, compared, fractional, other_type, scale, wide
 
 # In units of the precision of the networks' numbers; and never more than so much.
 ROUNDING, MOST = 1000.0, 0.05
@@ -78,6 +78,7 @@ def verify(
     for one in (first, second):
         one.check(examples)
     native, stored = _measured(first, examples)
+    check_outputs(native)
     made = _tried("second", second.copied(), examples)
     unlike = made if isinstance(made, str) else "" if in_order else other_type(native, made)
     found = [Case("example", _shapes(examples), failure=unlike)] if unlike else []
@@ -91,7 +92,7 @@ def verify(
             "draws numbers of its own): nothing can be compared"
         )
     # Constants may cancel to almost nothing, which rounding is not to be measured by.
-    least = {name: scale(y) for name, y in usual.items() if isinstance(y, Tensor) and y.numel()}
+    least = {name: scale(y) for name, y in usual.items() if fractional(y) and y.numel()}
     calls = [_tried("second", second, examples) for _ in range(CALLS)]
     copies = [copy.deepcopy(call) for call in calls]
     every = [("example", examples)]
@@ -165,7 +166,7 @@ def _rounding(stored: float, computed: float) -> float:
 
 def _tells(output: Any) -> bool:
     """Whether an output has anything that can be compared."""
-    return bool(output.isfinite().any()) if isinstance(output, Tensor) else output is not None
+    return bool(wide(output).isfinite().any()) if isinstance(output, Tensor) else output is not None
 
 
 def _again(

@@ -8,7 +8,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeGuard, final
 
 import torch
 from torch import Tensor
@@ -75,7 +75,7 @@ class Precision(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         coarsest = max(map(self.of, pytree.tree_leaves((args, kwargs))), default=0.0)
         for made in pytree.tree_leaves(result):
-            if isinstance(made, Tensor):
+            if _in_memory(made):
                 self.known[made.untyped_storage().data_ptr()] = max(coarsest, _own_precision(made))
         return result
 
@@ -83,7 +83,13 @@ class Precision(TorchDispatchMode):
         """The precision of the coarsest numbers that ``value`` was made of."""
         if not isinstance(value, Tensor):
             return 0.0
-        return max(_own_precision(value), self.known.get(value.untyped_storage().data_ptr(), 0.0))
+        known = self.known.get(value.untyped_storage().data_ptr(), 0.0) if _in_memory(value) else 0.0
+        return max(_own_precision(value), known)
+
+
+def _in_memory(value: object) -> TypeGuard[Tensor]:
+    """Whether it is a tensor with memory of its own; sparse ones have several."""
+    return isinstance(value, Tensor) and value.layout == torch.strided
 
 
 def _own_precision(value: Tensor) -> float:

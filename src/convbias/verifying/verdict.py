@@ -125,6 +125,8 @@ def compared(
             continue
         if a.dtype != b.dtype and not (a.is_floating_point() and b.is_floating_point()):
             return Case(name, sizes, failure=f"{label} is of {a.dtype}, and of {b.dtype}")
+        if torch.strided not in (a.layout, b.layout) or a.layout != b.layout:
+            return Case(name, sizes, failure=f"{label} is of {a.layout}, and of {b.layout}")
         if a.shape != b.shape:
             return Case(name, sizes, failure=f"{label} is {tuple(a.shape)}, and {tuple(b.shape)}")
         apart = _apart(a, b, least.get(label))
@@ -144,6 +146,19 @@ def compared(
         else:
             interior = max(interior, here[0])
     return Case(name, sizes, border, interior, worst)
+
+
+def check_outputs(outputs: Mapping[str, Any]) -> None:
+    """Raise ValueError for the first network's outputs that are no plain numbers."""
+    for label, y in outputs.items():
+        if isinstance(y, Tensor) and (y.is_quantized or y.layout != torch.strided):
+            kind, fix = (y.dtype, "dequantize") if y.is_quantized else (y.layout, "to_dense")
+            raise ValueError(f"a: its {label} is of {kind}, which is not compared; let it give .{fix}()")
+
+
+def fractional(y: Any) -> bool:
+    """Whether ``y`` has numbers that are rounded; all others are equal or not."""
+    return isinstance(y, Tensor) and (y.is_floating_point() or y.is_complex())
 
 
 def other_type(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
@@ -167,14 +182,18 @@ def _listed(outputs: Mapping[str, Any]) -> str:
 
 def _apart(a: Tensor, b: Tensor, least: Tensor | None) -> Tensor:
     """Differences relative to ``a``'s channel: infinite where one alone is finite, 1 of whole numbers."""
-    if not any(x.is_floating_point() or x.is_complex() for x in (a, b)):
+    if not fractional(a):
         return (a != b).double()
-    wide = torch.complex128 if a.is_complex() or b.is_complex() else torch.float64
-    a, b = a.to(wide), b.to(wide)
+    a, b = wide(a), wide(b)
     finite = a.isfinite() & b.isfinite()
     apart = torch.where(finite, (a - b).abs(), torch.inf)
     apart[(a == b) | (a.isnan() & b.isnan())] = 0
     return apart / scale(a, least) if a.numel() else apart
+
+
+def wide(a: Tensor) -> Tensor:
+    """The same numbers in a type that has all of torch's arithmetic."""
+    return a.to(torch.complex128 if a.is_complex() else torch.float64)
 
 
 def scale(a: Tensor, least: Tensor | None = None) -> Tensor:
@@ -182,7 +201,8 @@ def scale(a: Tensor, least: Tensor | None = None) -> Tensor:
 
     What is much less than the other channels is their rounding.
     """
-    size = torch.where(a.isfinite(), a.abs(), 0).double()
+    a = wide(a)
+    size = torch.where(a.isfinite(), a.abs(), 0)
     largest = size.amax((0, *range(2, a.dim())), keepdim=True) if a.dim() > 2 else size.max()
     if least is not None and least.shape == largest.shape:
         largest = torch.maximum(largest, least)
