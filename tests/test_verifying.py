@@ -481,6 +481,18 @@ def test_an_optimizer_that_works_in_place_gets_a_copy() -> None:
     assert torch.equal(layer.weight, kept)
 
 
+def test_networks_that_work_in_place_on_their_input() -> None:
+    x = torch.randn(2, C, 8, 8)
+    kept = x.clone()
+    normed = Run(lambda x: layer(x.sub_(0.3).div_(0.2)))
+    plain = Run(lambda x: layer((x - 0.3) / 0.2))
+    for one, other in ((nn.ReLU(inplace=True), nn.ReLU()), (normed, normed), (normed, plain)):
+        assert convbias.verify(one, other, [x])
+        assert convbias.verify(other, one, [x])
+        assert torch.equal(x, kept)
+    assert not convbias.verify(normed, layer, [x])
+
+
 def test_inputs_that_the_first_network_does_not_take_are_named() -> None:
     table = nn.Embedding(10, 3)
     few = Run(lambda i: table(i.int()))

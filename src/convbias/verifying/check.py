@@ -189,7 +189,7 @@ def _again(
 def _tried(which: str, network: Network, inputs: list[Tensor]) -> Named | str:
     """What the network makes of ``inputs``, or how it fails."""
     try:
-        return network([x.clone() for x in inputs])
+        return network(inputs)
     except Exception as error:  # whatever a network raises
         return f"the {which} network fails, {type(error).__name__}: {error}"
 

@@ -107,7 +107,8 @@ class ModuleNetwork(Network):
     @torch.no_grad()
     def __call__(self, inputs: Sequence[Tensor]) -> Named:
         with torch.random.fork_rng(devices=[]):  # which gives back the generator as it was before
-            leaves, _ = pytree.tree_flatten_with_path(self.module(*inputs))
+            # A module may work in place on what it is given.
+            leaves, _ = pytree.tree_flatten_with_path(self.module(*(x.clone() for x in inputs)))
         return {f"output{pytree.keystr(place)}": _value(leaf) for place, leaf in leaves}
 
     def check(self, inputs: Sequence[Tensor]) -> None:
