@@ -69,6 +69,13 @@ class Mask(nn.Sequential):
 def mask():
     return Mask(*make())
 
+class Unknown(nn.Sequential):
+    def forward(self, x):
+        return torch.where(x[:, :1] > 0, super().forward(x), torch.nan)
+
+def unknown():
+    return Unknown(*make())
+
 def stopped():
     raise KeyboardInterrupt
 
@@ -332,6 +339,16 @@ def test_two_networks_that_differ(command: Command) -> None:
     status, out, _ = command("verify", "nets:plain", "nets:plain", "--input", "1,3,8,8", "--json")
     assert status == 0
     assert json.loads(out)["same"] is True
+
+
+def test_what_is_infinitely_far_is_null(command: Command) -> None:
+    def no_json(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    status, out, _ = command("verify", "nets:make", "nets:unknown", *MAKE[2:], "--json")
+    assert status == 1
+    verdict = json.loads(out, parse_constant=no_json)
+    assert any(case["interior"] is None for case in verdict["cases"])
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def fold(
     if program is not None and output is not None:
         save(program, output)
     if as_json:
-        print(json.dumps(report, indent=2, ensure_ascii=False))
+        print(json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False))
     else:
         _print(done, times)
     if not done.report.folded:

@@ -50,7 +50,10 @@ def verify(
             "--random-statistics", help="Give both random normalisations: fresh ones hide differences."
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print the verdict as JSON; a difference is null where it is infinite."),
+    ] = False,
 ) -> None:
     """Are two networks the same function?
 
@@ -70,6 +73,6 @@ def verify(
             random_statistics=random_statistics,
             tolerance=tolerance,
         )
-    print(json.dumps(verdict.to_dict(), indent=2) if as_json else verdict)
+    print(json.dumps(verdict.to_dict(), indent=2, allow_nan=False) if as_json else verdict)
     if not verdict:
         raise typer.Exit(DIFFERENT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
@@ -96,8 +97,12 @@ class Verdict:
         return "".join(f"; {what}: {names}" for what, names in told.items() if names)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same for JSON."""
-        return {"same": self.same, **asdict(self)}
+        """The same for JSON, which has no infinity: differences are None where one output alone is finite."""
+        found = {"same": self.same, **asdict(self)}
+        for case in found["cases"]:
+            for part in ("border", "interior"):
+                case[part] = case[part] if math.isfinite(case[part]) else None
+        return found
 
 
 def compared(
