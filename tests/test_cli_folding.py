@@ -179,10 +179,16 @@ def test_a_file_has_its_own_sizes(command: Command) -> None:
     for size, more, said in (
         ("1,3,8,8", (), "input=1,3,8,8: the file's network takes 1,3,8,9"),
         ("1,3,8,9", ("--input", "1"), "input: 2 given, and the file's network takes 1"),
+        (
+            "1,3,8,9:int64",
+            (),
+            "input=1,3,8,9: is of torch.int64, and the file's network takes torch.float32",
+        ),
     ):
-        status, _, err = command("fold", "made.pt2", "--input", size, *more)
-        assert status == 2
-        assert err == f"error: {said}\n"
+        for words in (("fold", "made.pt2"), ("verify", "made.pt2", "made.pt2")):
+            status, _, err = command(*words, "--input", size, *more)
+            assert status == 2
+            assert err == f"error: {said}\n"
 
 
 def test_normalisations_hide_nothing_where_they_are_random(command: Command) -> None:
@@ -223,11 +229,12 @@ def test_what_is_stopped_is_told_on_one_line(command: Command) -> None:
     assert len((out + err).splitlines()) <= 1
 
 
-def identity(path: Path, kind: str, *shape: int) -> Path:
+def identity(path: Path, kind: str, *shape: Any, ranked: bool = True) -> Path:
     """An ONNX file of a network that does nothing."""
     onnx = pytest.importorskip("onnx")
     helper, dtype = onnx.helper, getattr(onnx.TensorProto, kind)
-    values = [helper.make_tensor_value_info(name, dtype, shape) for name in ("x", "y")]
+    size = shape if ranked else None
+    values = [helper.make_tensor_value_info(name, dtype, size) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", values[:1], values[1:])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     return path
@@ -261,6 +268,27 @@ def test_what_onnx_files_take(command: Command, tmp_path: Path, case: str) -> No
     status, out, err = command("verify", "a.onnx", "a.onnx", *more)
     assert status == expected, err
     assert said in out + err
+
+
+def sizes_compared(out: str) -> set[tuple[int, ...]]:
+    return {tuple(case["sizes"][0]) for case in json.loads(out)["cases"]}
+
+
+def test_onnx_files_that_leave_sizes_open(command: Command, tmp_path: Path) -> None:
+    identity(tmp_path / "any.onnx", "FLOAT", ranked=False)
+    identity(tmp_path / "number.onnx", "FLOAT")
+    identity(tmp_path / "unnamed.onnx", "FLOAT", 1, 3, None, None)
+    status, out, err = command("verify", "any.onnx", "any.onnx")
+    assert (status, out) == (2, "")
+    assert "model: its input x has no rank; say its size, as in --input 1,3,224,224" in err
+    status, out, err = command("verify", "any.onnx", "any.onnx", "--input", "1,3,8,9", "--json")
+    assert status == 0, err
+    assert sizes_compared(out) == {(1, 3, 8, 9)}
+    status, out, _ = command("verify", "any.onnx", "any.onnx", "--input", "1,3,*,9", "--json")
+    assert {(1, 3, 1, 9), (1, 3, 64, 9)} <= sizes_compared(out)
+    assert command("verify", "number.onnx", "number.onnx")[0] == 0
+    status, out, _ = command("verify", "unnamed.onnx", "unnamed.onnx", "--json")
+    assert {(1, 3, 1, 1), (1, 3, 64, 64), (1, 3, 7, 12)} <= sizes_compared(out)
 
 
 def test_a_second_file_of_another_size_is_bad_input(command: Command, tmp_path: Path) -> None:

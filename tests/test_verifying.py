@@ -510,6 +510,20 @@ def test_wrong_arguments_of_verify() -> None:
     for tolerance in (float("nan"), -1.0, float("inf")):
         with pytest.raises(ValueError, match=f"tolerance={tolerance}: must be a number, 0 or more"):
             convbias.verify(layer, layer, x, tolerance=tolerance)
+    words: Any = "a"
+    with pytest.raises(ValueError, match="tolerance='a': must be a number, 0 or more"):
+        convbias.verify(layer, layer, x, tolerance=words)
+    axes: Any
+    for axes, said in (
+        (3, "dynamic_shapes=3: must be a sequence of dicts"),
+        ((3,), "its entry 3 must be one of a sequence of dicts"),
+        (({"a": 1},), "axis 'a' is none of an input"),
+        (({2: 1.5},), "the size 1.5 must be a Dim, a name, or None"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            convbias.verify(layer, layer, x, dynamic_shapes=axes)
+    with pytest.raises(ValueError, match=r"example_inputs\[0\]: is on the device meta, without numbers"):
+        convbias.verify(layer, layer, x.to("meta"))
     with pytest.raises(ValueError, match="needs one entry for each of the 1 inputs"):
         convbias.verify(layer, layer, x, dynamic_shapes=[{0: "n"}, {0: "n"}])
     with pytest.raises(ValueError, match=r"axis 7 is none of an input \(2, 4, 8, 8\)"):

@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 from ..errors import OutputError, extra
 from ..folding import LAWS, Folded
 from ..folding import fold as folded
-from ..folding.programs import check_sizes, exported, save
+from ..folding.programs import check_inputs, exported, save
 from ..folding.timing import interleaved
 from ..verifying import verify
 from .networks import given
@@ -87,7 +87,7 @@ def fold(
         _check_output(output, file)
     known = given(spec, sizes)
     if isinstance(known.network, ExportedProgram):
-        check_sizes(known.network, known.inputs)
+        check_inputs(known.network, known.inputs)
     progress = Console(stderr=True, highlight=False, soft_wrap=True)
     with progress.status(f"{spec}: folding") as status:
         done = folded(

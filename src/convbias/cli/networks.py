@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, final
 
@@ -44,7 +45,9 @@ def given(spec: str, sizes: Sequence[str] | None) -> Given:
         found = network(spec)
         if not isinstance(found, OnnxNetwork):
             raise DataError(spec, "is no ONNX network")
-        return Given(found, inputs or found.examples(), found.axes())
+        # Where the file does not know how many axes an input has, "*" says which of them are free.
+        axes = [own or asked for own, asked in zip_longest(found.axes(), free, fillvalue={})]
+        return Given(found, inputs or found.examples(), axes)
     if Path(spec).exists():
         raise DataError(spec, "must be a .pt2 or an .onnx file, or module:factory")
     if inputs is None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
+from torch.export import ExportedProgram
+
 from ..errors import extra
+from ..folding.programs import check_inputs
 from ..verifying import verify as verified
 from .networks import given
 
@@ -63,6 +66,8 @@ def verify(
     is named.
     """
     one = given(first, sizes)
+    if isinstance(one.network, ExportedProgram):
+        check_inputs(one.network, one.inputs)
     other = given(second, sizes or ["1"])
     with Console(stderr=True).status(f"{first}, {second}: comparing"):
         verdict = verified(

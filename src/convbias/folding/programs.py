@@ -46,17 +46,20 @@ def axes_of(program: ExportedProgram) -> list[dict[int, object]]:
     ]
 
 
-def check_sizes(program: ExportedProgram, inputs: Sequence[Tensor]) -> None:
-    """Raise ValueError for inputs of other sizes than the program was exported with."""
+def check_inputs(program: ExportedProgram, inputs: Sequence[Tensor]) -> None:
+    """Raise ValueError for inputs of other sizes or types than the program was exported with."""
     taken = _inputs(program)
     if len(inputs) != len(taken):
         raise ValueError(f"input: {len(inputs)} given, and the file's network takes {len(taken)}")
     for x, value in zip(inputs, taken, strict=True):
+        given = f"input={','.join(map(str, x.shape))}"
         # To compare a size that is a symbol with a number would make it that number.
         fits = [not isinstance(m, int) or n == m for n, m in zip(x.shape, value.shape, strict=False)]
         if x.dim() != value.dim() or not all(fits):
             sizes = ",".join(str(n) if isinstance(n, int) else "*" for n in value.shape)
-            raise ValueError(f"input={','.join(map(str, x.shape))}: the file's network takes {sizes}")
+            raise ValueError(f"{given}: the file's network takes {sizes}")
+        if x.dtype != value.dtype:
+            raise ValueError(f"{given}: is of {x.dtype}, and the file's network takes {value.dtype}")
 
 
 def exported(

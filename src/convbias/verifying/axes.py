@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any, final
 
 from torch import Tensor
@@ -28,24 +29,34 @@ class Axis:
 # For each input its axes that may have any size.
 Axes = list[Mapping[int, Axis]]
 
+FORM = "a sequence of dicts such as {2: Dim('h')}, one for each input"
+
 
 def dynamic_axes(dynamic_shapes: Any, examples: Sequence[Tensor]) -> Axes | None:
     """The axes of each input that may have any size, from the words of ``torch.export.export``.
 
-    Raises ShapeError for another number of entries than of inputs, and for an axis that an input lacks.
+    Raises ShapeError for anything else, for another number of entries than of inputs, and for an axis that
+    an input lacks.
     """
     if dynamic_shapes is None:
         return None
+    if not isinstance(dynamic_shapes, (Mapping, list, tuple)):
+        raise ShapeError("dynamic_shapes", dynamic_shapes, f"must be {FORM}")
     given = each_input(dynamic_shapes)
     if len(given) != len(examples):
         rule = f"needs one entry for each of the {len(examples)} inputs"
         raise ShapeError("dynamic_shapes", dynamic_shapes, rule)
     found: Axes = []
     for i, (axes, x) in enumerate(zip(given, examples, strict=True)):
-        moving: Mapping[int, Any] = axes if isinstance(axes, Mapping) else dict(enumerate(axes or ()))
-        for axis in moving:
-            if not -x.dim() <= axis < x.dim():
-                rule = f"axis {axis} is none of an input {tuple(x.shape)}"
+        if not isinstance(axes, (Mapping, list, tuple, NoneType)):
+            raise ShapeError("dynamic_shapes", dynamic_shapes, f"its entry {axes!r} must be one of {FORM}")
+        moving: Mapping[Any, Any] = axes if isinstance(axes, Mapping) else dict(enumerate(axes or ()))
+        for axis, size in moving.items():
+            if not isinstance(axis, int) or not -x.dim() <= axis < x.dim():
+                rule = f"axis {axis!r} is none of an input {tuple(x.shape)}"
+                raise ShapeError("dynamic_shapes", dynamic_shapes, rule)
+            if not isinstance(size, (str, int, Dim, type(Dim.AUTO), NoneType)):
+                rule = f"the size {size!r} must be a Dim, a name, or None for one that is fixed"
                 raise ShapeError("dynamic_shapes", dynamic_shapes, rule)
         found.append(
             {

@@ -6,6 +6,7 @@ import copy
 import itertools
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, final
 
 import torch
@@ -67,8 +68,8 @@ def verify(
     """
     examples = [x.detach().cpu() for x in checked(example_inputs)]
     axes = dynamic_axes(dynamic_shapes, examples)
-    if tolerance is not None and not 0 <= tolerance < math.inf:
-        raise ValueError(f"tolerance={tolerance}: must be a number, 0 or more")
+    if tolerance is not None and not (isinstance(tolerance, Real) and 0 <= tolerance < math.inf):
+        raise ValueError(f"tolerance={tolerance!r}: must be a number, 0 or more")
     if random_statistics:
         a, b = _randomised(a, b)
     if callable(b) and not isinstance(b, (Module, ExportedProgram, Network)):

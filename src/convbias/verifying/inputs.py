@@ -29,6 +29,8 @@ def checked(example_inputs: Sequence[Tensor] | Tensor) -> tuple[Tensor, ...]:
                 f"example_inputs[{i}]={_told(x)}: must be a tensor; let a module of yours give the network "
                 "its other arguments"
             )
+        if x.is_meta:
+            raise ValueError(f"example_inputs[{i}]: is on the device meta, without numbers; give some")
         if not x.numel():
             raise ValueError(
                 f"example_inputs[{i}]: is empty, {tuple(x.shape)}; nothing can be computed of it"

@@ -12,7 +12,7 @@ from typing import Any, TypeGuard, final
 
 import torch
 from torch import Tensor
-from torch.export import ExportedProgram
+from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 from torch.nn import Module
 from torch.utils import _pytree as pytree
@@ -163,9 +163,17 @@ class OnnxNetwork(Network):
             options,
             ["CPUExecutionProvider"],
         )
+        # ONNX Runtime says the same of a single number and of what may have any rank.
+        unclear = any(not given.shape for given in self.session.get_inputs())
+        self.unranked = _unranked(model) if unclear else set[str]()
 
     def examples(self) -> list[Tensor]:
-        """Inputs of the sizes that the file has; 2 for a batch and 64 elsewhere where it leaves them open."""
+        """Inputs of the sizes that the file has; 2 for a batch and 64 elsewhere where it leaves them open.
+
+        Raises ValueError where it leaves open how many axes there are.
+        """
+        for name in self.unranked:
+            raise ValueError(f"model: its input {name} has no rank; say its size, as in --input 1,3,224,224")
         generator = torch.Generator().manual_seed(0)
         return [
             example(
@@ -190,7 +198,7 @@ class OnnxNetwork(Network):
     def axes(self) -> list[dict[int, object]]:
         """The axes of each input whose size the file leaves open."""
         return [
-            {axis: n for axis, n in enumerate(given.shape) if not isinstance(n, int)}
+            {axis: n or Dim.AUTO for axis, n in enumerate(given.shape) if not isinstance(n, int)}
             for given in self.session.get_inputs()
         ]
 
@@ -202,7 +210,7 @@ class OnnxNetwork(Network):
         for i, (x, given) in enumerate(zip(inputs, takes, strict=True)):
             sizes = zip(x.shape, given.shape, strict=False)
             fits = x.dim() == len(given.shape) and all(n == m for n, m in sizes if isinstance(m, int))
-            if not fits or x.dtype != self._dtype(given):
+            if not (fits or given.name in self.unranked) or x.dtype != self._dtype(given):
                 raise ValueError(
                     f"example_inputs[{i}]={tuple(x.shape)}: is of {x.dtype}, and the file's {given.name} "
                     f"is a {given.type} of {given.shape}"
@@ -228,6 +236,14 @@ class OnnxNetwork(Network):
 
     def in_double(self) -> Network | None:
         return None
+
+
+def _unranked(model: Any) -> set[str]:
+    """The inputs of an ONNX file of which not even the number of axes is known."""
+    with extra("onnx"):
+        import onnx
+    known: Any = onnx.load(str(model), load_external_data=False) if isinstance(model, Path) else model
+    return {given.name for given in known.graph.input if not given.type.tensor_type.HasField("shape")}
 
 
 def _value(leaf: Any) -> Any:
