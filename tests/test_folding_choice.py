@@ -1013,6 +1013,67 @@ def test_crops_of_any_size(run: Callable[[Tensor], Tensor], expected: list[str])
     assert said == ([] if expected else ["where it crops depends on the input"])
 
 
+def border_at(x: Tensor, row: Any, column: Any) -> Tensor:
+    """Ones around an image, the last of them written at these places."""
+    y = F.pad(x, (1, 1, 1, 1)).clone()
+    y[:, :, 0] = y[:, :, row] = y[..., 0] = y[..., column] = 1
+    return y
+
+
+# What is done with an image of 8×10 before a convolution, and the laws that apply where sizes are free.
+AT_ANY_SIZE: dict[str, tuple[Callable[[Tensor], Tensor], list[str]]] = {
+    "rolled by the example's height": (lambda x: x.roll(8, 2), []),
+    "by its batch": (lambda x: x.roll(2, 0), []),
+    "by what is the height where it is even": (lambda x: x.roll(x.shape[2] // 2 * 2, 2), []),
+    "by what two sizes differ": (lambda x: x.roll(x.shape[2] - x.shape[3] + 2, 2), []),
+    "by the height": (lambda x: x.roll(x.shape[2], 2), ["picked channels"]),
+    "shuffled in as many groups as there are rows": (
+        lambda x: x.view(len(x), x.shape[2] // 4, -1, *x.shape[2:]).transpose(1, 2).reshape(x.shape),
+        [],
+    ),
+    "shuffled in two groups": (
+        lambda x: x.view(-1, 2, 2, *x.shape[2:]).transpose(1, 2).reshape(x.shape),
+        ["picked channels"],
+    ),
+    "cut and joined again": (lambda x: torch.cat([x[:, :, :3], x[:, :, 3:]], 2), ["picked channels"]),
+    "a border at the example's end": (lambda x: border_at(x, 9, 11), []),
+    "a border at the end": (lambda x: border_at(x, -1, -1), ["constant padding"]),
+}
+
+
+@pytest.mark.parametrize("case", AT_ANY_SIZE)
+def test_what_holds_at_the_example_s_size_alone(case: str) -> None:
+    run, expected = AT_ANY_SIZE[case]
+    free = dict.fromkeys((0, 2, 3), torch.export.Dim.AUTO)
+    network = Net(lambda n, x: n.conv(run(x)), conv=conv(padding=0))
+    folded = fold(network, (2, C, 8, 10), dynamic_shapes=(free,), force="all")
+    assert laws(folded) == expected
+    said = [row.reason for row in folded.report.refused]
+    assert said == ([] if expected else ["it holds at the example's size, and not at others"])
+
+
+@pytest.mark.parametrize(
+    ("by", "sizes", "expected"),
+    [
+        (28, {2: torch.export.Dim.AUTO}, []),
+        (0, {2: torch.export.Dim.AUTO}, ["picked channels"]),
+        (28, {2: 14 * torch.export.Dim("h")}, []),
+        (28, {2: torch.export.Dim("h", min=27, max=29)}, []),
+    ],
+)
+def test_what_holds_is_tried_at_sizes_that_the_network_takes(
+    by: int, sizes: Any, expected: list[str]
+) -> None:
+    def run(n: Any, x: Tensor) -> Tensor:
+        if sizes[2] is torch.export.Dim.AUTO:
+            torch._check(x.shape[2] % 14 == 0)
+        return n.conv(x.roll(by or x.shape[2] // 14 * 14, 2))
+
+    folded = fold(Net(run, conv=conv(14, 0)), (1, C, 28, 14), dynamic_shapes=(sizes,), force="all")
+    assert laws(folded) == expected, folded.report
+    assert "a bug" not in str(folded.report)
+
+
 def test_one_pass_over_bytes_for_another_is_no_gain() -> None:
     model, x = Net(lambda n, x: n.conv(x / 255), conv=conv()).eval(), torch.zeros(1, C, 8, 8).byte()
     assert laws(convbias.fold(model, x)) == []

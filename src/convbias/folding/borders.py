@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.fx import Node
-from torch.fx.node import map_arg
 
 from ..errors import FoldRefused
 from .convolutions import given
+from .evaluation import evaluate, random
 from .graph import Network
+from .sizes import Sizes, are_free, ensure
 
 aten = torch.ops.aten
 PADS = (aten.pad.default, aten.constant_pad_nd.default)
@@ -36,16 +38,44 @@ def border(network: Network, node: Node) -> tuple[Node, tuple[tuple[int, int], .
         raise FoldRefused(LAW, "what is written onto is no padding of one image")
     (start,) = starts
     x, pairs = cast(Node, start.args[0]), _pairs(start)
-    shape, dims = network.hint(x), len(network.shape(x)) - 2
+    dims = len(network.shape(x)) - 2
     if len(pairs) > dims:
         raise FoldRefused(LAW, "it pads channels or the batch as well")
     if _mode(start) != "constant":
         raise FoldRefused(LAW, f"it pads with {_mode(start)}")
     around = tuple(reversed([*pairs, *[(0, 0)] * (dims - len(pairs))]))
+    if not all(isinstance(side, int) for pair in pairs for side in pair):
+        raise FoldRefused(LAW, "how much it pads depends on the input")
     if any(side < 0 for pair in around for side in pair):
         raise FoldRefused(LAW, f"{around} crops the image")
-    image = torch.rand(shape, dtype=torch.float64)
-    made = _run(network, chain, {x: image})
+    for one in chain:
+        if any(_depends(network, source) for source in one.all_input_nodes if source not in (x, *chain)):
+            raise FoldRefused(LAW, "what is written depends on the input")
+    value = _value(network, x, around, chain)
+
+    def holds(sizes: Sizes) -> bool:
+        return torch.equal(_value(network, x, around, chain, sizes), value)
+
+    if are_free(chain):
+        ensure(LAW, network.other_sizes, holds)
+    return x, around, value, chain
+
+
+def _depends(network: Network, node: Node) -> bool:
+    """Whether the node is another image than the one that is padded, and no size."""
+    return node not in network.constants and isinstance(node.meta["val"], Tensor)
+
+
+def _value(
+    network: Network,
+    x: Node,
+    around: Sequence[tuple[int, int]],
+    chain: Sequence[Node],
+    at_sizes: Sizes | None = None,
+) -> Tensor:
+    """The one number that the border has for each channel, ``(C,)``."""
+    image = random(network, x, at_sizes)
+    made: Tensor = evaluate(network, chain, {x: image}, sizes=at_sizes)[chain[-1]]
     sizes = zip(around, made.shape[2:], strict=True)
     inside = (slice(None), slice(None), *(slice(a, size - b) for (a, b), size in sizes))
     if not torch.equal(made[inside], image):
@@ -54,16 +84,18 @@ def border(network: Network, node: Node) -> tuple[Node, tuple[tuple[int, int], .
     outside[inside[2:]] = False
     values = made[:, :, outside]
     if not values.shape[2]:
-        return x, around, torch.zeros(shape[1]).double(), chain
+        return torch.zeros(image.shape[1]).double()
     if not bool((values == values[:1, :, :1]).all()):
         raise FoldRefused(LAW, "the border is not one number for each channel")
-    return x, around, values[0, :, 0], chain
+    return values[0, :, 0]
 
 
 def crops(node: Node) -> bool:
     """Whether the node takes a part of the image's places, and adds none."""
     if node.target in PADS:
         flat = [side for pair in _pairs(node) for side in pair]
+        if not all(isinstance(side, int) for side in flat):
+            return False
         return any(side < 0 for side in flat) and not any(side > 0 for side in flat)
     return node.target is aten.slice.Tensor and given(node).get("dim", 0) > 1
 
@@ -122,16 +154,6 @@ def _chain(network: Network, node: Node) -> list[Node]:
 
 def _varies(network: Network, node: Node) -> bool:
     return node.target in (*PADS, *WRITES, *WITHIN) and node not in network.constants
-
-
-def _run(network: Network, chain: list[Node], known: dict[Node, Tensor]) -> Tensor:
-    values: dict[Node, Any] = {**network.constants, **known}
-    for node in chain:
-        if not all(source in values for source in node.all_input_nodes):
-            raise FoldRefused(LAW, "what is written depends on the input")
-        arguments, words = map_arg((node.args, node.kwargs), lambda n: values[n])
-        values[node] = cast(Any, node.target)(*arguments, **words)
-    return values[chain[-1]]
 
 
 def _pairs(node: Node) -> list[tuple[int, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -11,7 +11,10 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from .graph import Network
-from .laws import Site, input_of
+from .sizes import Sizes, at
+
+if TYPE_CHECKING:
+    from .laws import Site  # some of the laws are proved by evaluation
 
 # Relative to the largest value: what float64 leaves of two ways to compute the same.
 ROUNDING = 1e-9
@@ -19,9 +22,13 @@ ROUNDING = 1e-9
 
 @torch.no_grad()
 def evaluate(
-    network: Network, nodes: Iterable[Node], known: dict[Node, Any], site: Site | None = None
+    network: Network,
+    nodes: Iterable[Node],
+    known: dict[Node, Any],
+    site: Site | None = None,
+    sizes: Sizes | None = None,
 ) -> dict[Node, Any]:
-    """The values of ``nodes``, in their order, from ``known`` ones: after ``site`` where one is given."""
+    """The values of ``nodes``, in their order, from ``known`` ones: after ``site``, at other ``sizes``."""
     values = dict(known)
 
     def value(node: Node) -> Any:
@@ -29,7 +36,9 @@ def evaluate(
         if node not in values:
             known_before = network.constants.get(node)
             values[node] = (
-                hint(network, node) if known_before is None else _constant(network, node, known_before)
+                at(node.meta["val"], sizes)
+                if known_before is None
+                else _constant(network, node, known_before, sizes)
             )
         return values[node]
 
@@ -41,7 +50,7 @@ def evaluate(
             operation = site.rewritten[node]
             values[node] = _in_double(operation.operator(*map_arg(operation.arguments, value)))
         elif node in network.convolutions:
-            values[node] = network.convolutions[node](value(input_of(node)))
+            values[node] = network.convolutions[node](value(cast(Node, node.args[0])))
         else:
             arguments, words = map_arg((node.args, node.kwargs), value)
             values[node] = _in_double(cast(Any, node.target)(*arguments, **words))
@@ -65,24 +74,18 @@ def disagreement(network: Network, site: Site) -> float:
     return worst
 
 
-def random(network: Network, node: Node) -> Any:
+def random(network: Network, node: Node, sizes: Sizes | None = None) -> Any:
     """A value such as ``node`` may have."""
     if not isinstance(node.meta.get("val"), Tensor):
-        return hint(network, node)
+        return at(node.meta["val"], sizes)
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(network.hint(node), dtype=torch.float64, generator=generator)
+    return torch.randn(network.hint(node, sizes), dtype=torch.float64, generator=generator)
 
 
-def hint(network: Network, node: Node) -> Any:
-    """The size, or whatever is no tensor, that ``node`` has for the example."""
-    value = node.meta["val"]
-    return value.node.hint if isinstance(value, torch.SymInt) else value
-
-
-def _constant(network: Network, node: Node, value: Tensor) -> Tensor:
-    """A constant in float64, for as many images as the example has."""
+def _constant(network: Network, node: Node, value: Tensor, sizes: Sizes | None) -> Tensor:
+    """A constant in float64, for as many images as there are."""
     value = double(value)
-    return value.expand(network.hint(node)) if node.op == "call_function" else value
+    return value.expand(network.hint(node, sizes)) if node.op == "call_function" else value
 
 
 def _in_double(made: Any) -> Any:

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, cast, final
 
 import torch
@@ -21,6 +22,7 @@ from ..verifying.axes import each_input
 from .casts import explicit
 from .constants import constants
 from .convolutions import read
+from .sizes import Sizes, at, others
 from .spelling import SPELLED, spelled
 
 aten = torch.ops.aten
@@ -148,9 +150,15 @@ class Network:
             found.append((size, size) if isinstance(size, int) else (low if low > 2 else 0, high))
         return tuple(found)
 
-    def hint(self, node: Node) -> tuple[int, ...]:
-        """The shape of a node's value for the example."""
-        return hint_of(node.meta["val"])
+    def hint(self, node: Node, sizes: Sizes | None = None) -> tuple[int, ...]:
+        """The shape of a node's value for the example, or at other sizes."""
+        return hint_of(node.meta["val"], sizes)
+
+    @cached_property
+    def other_sizes(self) -> list[Sizes]:
+        """Sizes that the network takes as well."""
+        given = [node.meta["val"] for node in self.nodes if node.op == "placeholder"]
+        return others([value for value in given if isinstance(value, Tensor)], self.sizes)
 
     def space(self, node: Node) -> tuple[int, ...] | None:
         """The sizes (*space) of a node's value (N, C, *space), or None where one is not known."""
@@ -159,10 +167,9 @@ class Network:
         return known if sizes and len(known) == len(sizes) else None
 
 
-def hint_of(value: Tensor) -> tuple[int, ...]:
-    """The shape that a value has for the example."""
-    sizes: Any = value.shape
-    return tuple(size if isinstance(size, int) else size.node.hint for size in sizes)
+def hint_of(value: Tensor, sizes: Sizes | None = None) -> tuple[int, ...]:
+    """The shape that a value has for the example, or at other sizes."""
+    return tuple(at(size, sizes) for size in value.shape)
 
 
 def _bounded(bound: Any) -> int:

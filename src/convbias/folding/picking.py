@@ -17,6 +17,7 @@ from .elementwise import read
 from .evaluation import ROUNDING, evaluate, random
 from .graph import Network
 from .laws import Front, Taken, parts
+from .sizes import Sizes, are_free, ensure
 
 aten = torch.ops.aten
 # What takes channels out of an image, and puts them together: all of it moves numbers and changes none.
@@ -34,13 +35,14 @@ SHAPES: frozenset[Any] = frozenset(
         *(aten.permute.default, aten.transpose.int, aten.clone.default, aten.alias.default),
     )
 )
+LAW = "picked channels"
 
 
 @final
 class PickedChannels(Front):
     """Channels taken out of one image, each scaled and shifted, and joined are a 1×1 convolution of it."""
 
-    name = "picked channels"
+    name = LAW
     moves = True
 
     def begins(self, network: Network, node: Node) -> bool:
@@ -101,20 +103,27 @@ def _pick(network: Network, image: Node, nodes: list[Node]) -> AffineConv:
     shape, end = network.hint(image), nodes[-1]
     dims, channels = len(shape) - 2, shape[1]
 
-    def made(value: Tensor) -> Tensor:
-        return evaluate(network, nodes, {image: value.expand(shape)})[end]
+    def made(value: Tensor, sizes: Sizes | None = None) -> Tensor:
+        return evaluate(network, nodes, {image: value}, sizes=sizes)[end]
 
     numbers = torch.arange(1, channels + 1, dtype=torch.float64).reshape(-1, *(1,) * dims)
-    nothing = made(torch.zeros(()).double())
-    scale = (made(torch.ones(()).double()) - nothing)[0].flatten(1)[:, 0]
-    number = (made(numbers) - nothing)[0].flatten(1)[:, 0] / scale
+    nothing = made(torch.zeros(shape).double())
+    scale = (made(torch.ones(shape).double()) - nothing)[0].flatten(1)[:, 0]
+    number = (made(numbers.expand(shape)) - nothing)[0].flatten(1)[:, 0] / scale
     taken = (torch.where(scale == 0, 1.0, number).round().long() - 1).clamp(0, channels - 1)
     weight = torch.zeros(len(scale), channels, dtype=torch.float64)
     weight[range(len(scale)), taken] = scale
     shift = Field(maps=(narrowed(nothing[0]),))
     pick = AffineConv(weight.reshape(*weight.shape, *(1,) * dims), Geometry.of(dims, 1), 1, shift)
-    x = random(network, image)
-    expected, found = made(x), pick(x)
-    if expected.shape != found.shape or not (expected - found).abs().max() <= ROUNDING * expected.abs().max():
-        raise FoldRefused("picked channels", "places or images change among each other")
+
+    def holds(sizes: Sizes | None = None) -> bool:
+        x = random(network, image, sizes)
+        expected, found = made(x, sizes), pick(x)
+        alike = expected.shape == found.shape
+        return alike and bool((expected - found).abs().max() <= ROUNDING * expected.abs().max())
+
+    if not holds():
+        raise FoldRefused(LAW, "places or images change among each other")
+    if are_free(nodes):
+        ensure(LAW, network.other_sizes, holds)
     return pick
