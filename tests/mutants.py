@@ -56,7 +56,11 @@ MUTANTS = [
     ("folding/picking.py", "ensure(LAW, network.other_sizes, holds)", "pass"),
     ("folding/sizes.py", "inside and _keeps({symbol: number}, own)", "inside"),
     ("folding/sizes.py", "larger = (example * times for times in TIMES)", "larger = ()"),
-    ("folding/merging.py", "        if read_elsewhere(taken.gone, gone or sums):\n", "        if False:\n"),
+    (
+        "folding/merging.py",
+        "        if read_elsewhere(network, taken.gone, gone or sums):\n",
+        "        if False:\n",
+    ),
     ("folding/merging.py", "            rest.remove((branch.end, branch.factor))\n", "            pass\n"),
     ("folding/merging.py", "itertools.combinations(some, 2) if len(some) > 2 else ()", "()"),
     ("folding/merging.py", "if law.name not in network.forbidden and law", "if law"),

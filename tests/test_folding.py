@@ -19,6 +19,7 @@ from convbias.folding.laws import Refused
 from convbias.folding.rewrite import written
 
 C, SIZE = 4, 8
+aten = torch.ops.aten
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, convbias.Conv2d, convbias.ConvTranspose2d)
 
 
@@ -36,7 +37,7 @@ def ready(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if isinstance(module, convbias.Conv2d) and isinstance(module.bias, Tensor):
             nn.init.normal_(module.bias)
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             assert module.running_mean is not None
             assert module.running_var is not None
             nn.init.normal_(module.running_mean)
@@ -57,6 +58,7 @@ class Net(nn.Module):
         self.register_buffer("mean", torch.randn(1, C, 1, 1))
         self.register_buffer("map", torch.randn(1, C, SIZE, SIZE))
         self.register_buffer("row", torch.randn(SIZE))
+        self.register_buffer("nothing", torch.empty(0))
         self.register_buffer("matrix", torch.randn(C, C))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -171,7 +173,9 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str], list[str]]] = {
     ),
     **{
         f"spelled: {what}": (
-            lambda run=run: Net(run, conv=conv(), norm=bn(), wide=conv(inputs=2 * C)),
+            lambda run=run: Net(
+                run, conv=conv(), norm=bn(), wide=conv(inputs=2 * C), row_norm=nn.BatchNorm1d(C)
+            ),
             {law},
             [left],
         )
@@ -181,6 +185,32 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str], list[str]]] = {
             ("divide", lambda n, x: torch.divide(n.conv(x), n.mean), "affine after", "tied"),
             ("true_divide", lambda n, x: torch.true_divide(n.conv(x), 3), "affine after", "tied"),
             ("negative", lambda n, x: torch.negative(n.conv(x)), "affine after", "tied"),
+            ("rsub, a factor", lambda n, x: n.conv(torch.rsub(x, 2.0, alpha=3)), "affine before", "tap"),
+            ("add, a factor", lambda n, x: n.conv(aten.add.Scalar(x, 2.0, 3.0)), "affine before", "tap"),
+            (
+                "rsub of a branch",
+                lambda n, x: torch.rsub(n.conv(x), x, alpha=3),
+                "parallel branches",
+                "tied",
+            ),
+            (
+                "nothing joined",
+                lambda n, x: n.conv(n.norm(torch.cat([x, n.nothing], 1))),
+                "affine before",
+                "tap",
+            ),
+            (
+                "nothing joined, beside constants",
+                lambda n, x: n.wide(torch.cat([n.nothing, x, torch.ones_like(x)], 1)),
+                "constant channels",
+                "tap",
+            ),
+            (
+                "a norm of places in a row",
+                lambda n, x: n.row_norm(n.conv(x).flatten(2)),
+                "token bias",
+                "tied",
+            ),
             (
                 "addcmul",
                 lambda n, x: torch.addcmul(n.mean, n.conv(x), n.mean, value=2),
@@ -347,6 +377,11 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str], list[str]]] = {
         lambda: nn.Sequential(nn.ConstantPad2d(1, 0.7), conv(padding=0)),
         {"constant padding"},
         ["tap"],
+    ),
+    "a border written where its size is known": (
+        lambda: Net(lambda n, x: n.conv(written_over(F.pad(x, (0, 0, 1, 0)), 1)), conv=conv(padding=0)),
+        {"constant padding"},
+        ["untied"],
     ),
     "uneven padding": (
         lambda: nn.Sequential(nn.ConstantPad2d((1, 2, 0, 1), 0.7), conv(padding=0)),
@@ -706,6 +741,14 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
         lambda: Net(lambda n, x: n.a(x) + n.b(x) + x.relu(), a=conv(8, 0), b=conv(8, 0, bias=False)),
         "parallel branches",
         "the rest of the sum makes (2, 4, 1, 1) another value",
+    ),
+    "images joined to others": (
+        lambda: Net(
+            lambda n, x: torch.cat([n.map.flatten(2), n.conv(x).flatten(2)], 0) + n.map.flatten(2),
+            conv=conv(),
+        ),
+        "token bias",
+        "it joins images",
     ),
     "outputs of other sizes": (
         lambda: Net(lambda n, x: n.a(x) + n.b(x), a=conv(8, 0), b=conv()),

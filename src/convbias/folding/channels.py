@@ -14,7 +14,7 @@ from ..errors import FoldRefused
 from .constants import depends
 from .convolutions import given
 from .graph import Network
-from .laws import Law, Operation, Refused, Site, one_of_batch
+from .laws import Law, Operation, Refused, Site, one_of_batch, read_elsewhere
 
 aten = torch.ops.aten
 WRITES = (aten.slice_scatter.default, aten.select_scatter.default)
@@ -57,12 +57,7 @@ class ConstantChannels(Law):
     def _site(self, network: Network, pieces: list[Piece], rest: list[Node], nodes: list[Node]) -> Site:
         node = nodes[-1]
         others = [network.label(user) for user in node.users if user not in network.convolutions]
-        others += [
-            network.label(user)
-            for one in nodes[:-1]
-            for user in one.users
-            if user not in nodes and not _reads_nothing(network, user)
-        ]
+        others += [network.label(user) for user in read_elsewhere(network, nodes[:-1], nodes)]
         if others:
             raise FoldRefused(LAW, f"the concat is also used by {', '.join(others)}: nothing would be saved")
         channels: dict[int, Tensor] = {}
@@ -87,14 +82,6 @@ def _joins(network: Network, node: Node) -> bool:
     rank = len(network.shape(node))
     joins = node.target in (aten.cat.default, *WRITES) and node not in network.constants and rank > 2
     return joins and given(node).get("dim", 0) % rank == 1
-
-
-def _reads_nothing(network: Network, node: Node) -> bool:
-    """Whether the node is a part that is filled, whatever it was."""
-    return node in network.constants or (
-        node.target in (aten.slice.Tensor, aten.select.int)
-        and all(_reads_nothing(network, user) for user in node.users)
-    )
 
 
 def _pieces(network: Network, node: Node) -> tuple[list[Piece], list[Node]]:

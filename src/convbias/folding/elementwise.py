@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from .convolutions import given
 from .graph import Network
 
 aten = torch.ops.aten
@@ -92,7 +93,7 @@ def _sum(sign_first: float, sign_second: float) -> Callable[[Node, Network], Ele
         first, second = node.args[:2]
         if node.target is aten.rsub.Scalar:
             first, second = second, first
-        factor = network.value(node.kwargs.get("alpha", 1))
+        factor = network.value(given(node).get("alpha", 1))
         known = network.value(first), network.value(second)
         if factor is None or (known[0] is None) == (known[1] is None):
             return None

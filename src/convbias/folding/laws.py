@@ -158,7 +158,7 @@ class Front(Law):
         taken = {end: self.taken_up(network, node, network.convolutions[end]) for end in ends}
         _, source, gone = taken[ends[0]]
         between = () if cast is None else (cast,)
-        others = [network.label(user) for user in read_elsewhere((*gone, *between), ends)]
+        others = [network.label(user) for user in read_elsewhere(network, (*gone, *between), ends)]
         if others:
             raise FoldRefused(
                 self.name, f"its output is also used by {', '.join(others)}: nothing would be saved"
@@ -269,9 +269,17 @@ def readers(node: Node) -> list[Node]:
     return [user for user in node.users if user.target is not aten.sym_size.int]
 
 
-def read_elsewhere(nodes: Collection[Node], ends: Collection[Node]) -> list[Node]:
+def read_elsewhere(network: Network, nodes: Collection[Node], ends: Collection[Node]) -> list[Node]:
     """Who else uses the ``nodes`` but they themselves, and ``ends``."""
-    return [user for node in nodes for user in node.users if user not in nodes and user not in ends]
+    inside = {*nodes, *ends}
+    users = (user for node in nodes for user in node.users if user not in inside)
+    return [user for user in users if not _is_filled_for(network, user, inside)]
+
+
+def _is_filled_for(network: Network, node: Node, nodes: Collection[Node]) -> bool:
+    """Whether the node is a part that is filled, whatever it was, and then written onto one of ``nodes``."""
+    known = node in network.constants or node.target in (aten.slice.Tensor, aten.select.int)
+    return known and all(user in nodes or _is_filled_for(network, user, nodes) for user in node.users)
 
 
 def per_channel(law: str, scale: Tensor, shape: tuple[int | None, ...]) -> Tensor:

@@ -46,7 +46,8 @@ class TokenBias(Law):
     def _site(self, network: Network, node: Node, cat: Node | None, end: Node, found: Elementwise) -> Site:
         conv, *path = chain(end)
         for one in (conv, *path, *([] if cat is None else [cat])):
-            others = [network.label(user) for user in readers(one) if user not in (*path, cat, node)]
+            inside = (*path, cat, *parts(node), node)
+            others = [network.label(user) for user in readers(one) if user not in inside]
             if others:
                 raise FoldRefused(self.name, f"{network.label(one)} is also used by {', '.join(others)}")
         source = end if cat is None else cat
@@ -73,22 +74,23 @@ class TokenBias(Law):
             )
         full = None if found.shift is None else self._full(network, source, found.shift)
         if cat is not None and full is not None:
-            axis = _axis(cat)
-            pieces = full.split([network.hint(part)[axis] for part in _joined(cat)], axis)
-            taken = dict(zip(_joined(cat), pieces, strict=True))
-            full = taken.pop(end)
+            axis, joined = _axis(cat), _joined(cat)
+            if axis == 0:
+                raise FoldRefused(self.name, "it joins images")
+            pieces = full.split([network.hint(part)[axis] for part in joined], axis)
+            full = pieces[joined.index(end)]
             new: list[Any] = []
-            for part in _joined(cat):
+            for part, piece in zip(joined, pieces, strict=True):
                 if part is end:
                     new.append(end)
                 elif network.shape(part)[0] is not None:
-                    new.append(network.constants[part].double() + taken[part])
-                elif part.target is aten.expand.default and len(part.users) == 1:
+                    new.append(network.constants[part].double() + piece)
+                elif part.target is aten.expand.default and len(part.users) == joined.count(part) == 1:
                     new.append(part)
-                    value = network.constants[part].double() + taken[part]
+                    value = network.constants[part].double() + piece
                     rewritten[part] = Operation(part.target, (value, *part.args[1:]))
                 else:
-                    raise FoldRefused(self.name, f"{network.label(part)} is also used elsewhere")
+                    raise FoldRefused(self.name, f"{network.label(part)} is read more than once")
             rewritten[cat] = Operation(cat.target, (new, axis))
         shift = None if full is None else Field(maps=(placed(full)[0],))
         value = after(network.convolutions[conv], scale, shift)
@@ -96,7 +98,7 @@ class TokenBias(Law):
         between = tuple(path) if cat is None else (*path, cat)
         return Site(
             self.name,
-            (node,),
+            (*parts(node), node),
             becomes,
             {node: source},
             rewritten,
@@ -209,4 +211,4 @@ def _joined(cat: Node) -> list[Node]:
 
 def _axis(cat: Node) -> int:
     axis: Any = cat.args[1] if len(cat.args) > 1 else 0
-    return axis
+    return axis % cat.meta["val"].dim()

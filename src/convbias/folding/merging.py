@@ -110,7 +110,7 @@ class ParallelBranches(Law):
         for end, _, _, _, gone in branches:
             if end is not base and [end for end, _ in terms].count(end) > 1:
                 raise FoldRefused(self.name, f"{network.label(end)} is added twice")
-            others = [network.label(user) for user in read_elsewhere(gone, sums)]
+            others = [network.label(user) for user in read_elsewhere(network, gone, sums)]
             if others:
                 raise FoldRefused(self.name, f"{network.label(end)} is also used by {', '.join(others)}")
         keep = next(end for end in ends if end in network.convolutions)
@@ -156,7 +156,7 @@ def _branch(network: Network, term: Term, sums: Sequence[Node]) -> Branch | None
     else:
         return None
     while (taken := _step(network, base, conv)) is not None:
-        if read_elsewhere(taken.gone, gone or sums):
+        if read_elsewhere(network, taken.gone, gone or sums):
             break
         conv, base, gone = taken.conv, taken.source, (*taken.gone, *gone)
     return Branch(end, factor, conv, base, gone)

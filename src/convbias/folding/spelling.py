@@ -34,6 +34,7 @@ SPELLED: dict[Any, Callable[..., Any]] = {
     },
     aten.negative.default: aten.neg.default,
     aten.hstack.default: lambda tensors: torch.cat(tensors, min(tensors[0].dim() - 1, 1)),
+    aten.rsub.Tensor: lambda x, other, alpha=1: torch.sub(other, x, alpha=alpha),
     aten.type_as.default: lambda x, other: x.to(other.dtype),
 }
 NORM: Any = aten._native_batch_norm_legit_no_training.default
@@ -48,6 +49,8 @@ def spelled(module: GraphModule) -> None:
     graph = module.graph
     for node in list(graph.nodes):
         _size(node)
+        if node.target is aten.cat.default:
+            _without_nothing(node)
         source = _copied(node)
         if source is not None:
             node.replace_all_uses_with(source)
@@ -76,9 +79,20 @@ def _size(node: Node) -> None:
         node.meta["val"] = value.new_empty_strided(sizes, value.stride())
 
 
+def _without_nothing(node: Node) -> None:
+    """What torch takes for nothing in a concat, whatever the others' shape, is left out."""
+    joined, *axis = node.args
+    parts = [part for part in cast(list[Node], joined) if part.meta["val"].shape != (0,)]
+    if node.meta["val"].dim() > 1 and all(part.meta["val"].dtype == node.meta["val"].dtype for part in parts):
+        node.args = (parts, *axis)
+
+
 def _copied(node: Node) -> Node | None:
-    """What the node is as good as: a copy, a cast or a view of what it is already, the whole of a slice."""
+    """What the node is as good as: a copy, a cast or view of what it is already, the whole of a slice."""
     source = node.args[1] if node.target in ONTO and len(node.args) > 1 else next(iter(node.args), None)
+    joined = cast(list[Node], source) if node.target is aten.cat.default else []
+    if len(joined) == 1:
+        (source,) = joined
     if not isinstance(source, Node):
         return None
     if node.target in COPIES and "memory_format" not in node.kwargs and len(node.args) == 1:
@@ -87,7 +101,8 @@ def _copied(node: Node) -> Node | None:
     whole = node.target is aten.copy.default or node.args[-2:] == (0, sys.maxsize)
     casts = node.target is TO and node.kwargs.keys() <= {"dtype"}
     writes = node.target in (aten.slice.Tensor, *ONTO) and whole
-    if not (casts or writes or node.target is aten.view.default) or not isinstance(known, Tensor):
+    same = casts or writes or joined or node.target is aten.view.default
+    if not same or not isinstance(known, Tensor):
         return None
     alike = isinstance(value, Tensor) and value.shape == known.shape and value.dtype == known.dtype
     return source if alike else None
