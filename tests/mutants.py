@@ -79,7 +79,7 @@ MUTANTS = [
     ("folding/channels.py", "*_cut(under, last, total)", "*_cut(under, first, total)"),
     ("folding/channels.py", 'node.meta["val"].narrow(1, 0, first - len(channels))', 'node.meta["val"]'),
     ("folding/layouts.py", "field[places.flatten()] = constant", "field[:] = full"),
-    ("folding/activations.py", "least, most = bounds[0] + spread,", "least, most = bounds[0] + 0 * spread,"),
+    ("folding/activations.py", "(bound + floor).reshape", "(bound + 0 * floor).reshape"),
     ("folding/activations.py", "                    through_max_pool(scale)\n", "                    pass\n"),
     ("folding/merging.py", "end is not base and [end for end, _ in terms].count(end) > 1", "False"),
     ("folding/merging.py", "factor * SIGNS[node.target] * alpha", "factor * SIGNS[node.target]"),

@@ -118,6 +118,19 @@ DEFAULT: dict[str, tuple[Callable[[], nn.Module], list[str], int]] = {
         for name, run in {
             "clamp_min": lambda y: y.clamp_min(0.5),
             "maximum": lambda y: torch.maximum(y, torch.tensor(0.0, dtype=y.dtype)),
+            "maximum, turned round": lambda y: torch.maximum(torch.tensor(0.0, dtype=y.dtype), y),
+            "max": lambda y: torch.max(y, torch.tensor(0.0, dtype=y.dtype)),
+            "minimum": lambda y: torch.minimum(y, torch.tensor(1.0, dtype=y.dtype)),
+            "clip": lambda y: y.clip(0, 1),
+            "clip from below": lambda y: y.clip(min=0.5),
+            "clamp from above": lambda y: y.clamp(max=1),
+            "clamp_max": lambda y: y.clamp_max(1),
+            "clamp of tensors": lambda y: y.clamp(
+                *(torch.tensor(bound, dtype=y.dtype) for bound in (0.0, 1.0))
+            ),
+            "bounds of each channel": lambda y: y.clamp_min(
+                torch.tensor([[[-0.3]], [[0.1]], [[0.0]], [[0.5]]], dtype=y.dtype)
+            ),
             "threshold": lambda y: F.threshold(y, 0.5, 0.5),
         }.items()
     },
@@ -514,6 +527,37 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     ),
     "zero scale": (zero_scale, "shifted ReLU", "a scale of 0"),
     "negative scale": (negative_scale, "shifted ReLU", "turns the largest into another one"),
+    "a threshold that jumps": (
+        lambda: nn.Sequential(conv(), nn.Threshold(0.5, 0.0), bn(), conv()),
+        "shifted ReLU",
+        "it jumps",
+    ),
+    "a maximum without NaN": (
+        lambda: Net(
+            lambda n, x: n.b(n.norm(torch.fmax(n.a(x), torch.tensor(0.0)))), a=conv(), b=conv(), norm=bn()
+        ),
+        "shifted ReLU",
+        "NaN",
+    ),
+    "a bound that differs from place to place": (
+        lambda: Net(lambda n, x: n.b(n.norm(n.a(x).clamp(n.map))), a=conv(), b=conv(), norm=bn()),
+        "shifted ReLU",
+        "the bound differs from place to place",
+    ),
+    "a bound of the input": (
+        lambda: Net(lambda n, x: n.b(n.norm(n.a(x).maximum(x))), a=conv(), b=conv(), norm=bn()),
+        "shifted ReLU",
+        "its bounds depend on the input",
+    ),
+    "a bound of more axes": (
+        lambda: Net(
+            lambda n, x: n.deep(torch.maximum(n.a(x), torch.zeros(1, 1, 1, 1, 1)) * 2)[0],
+            a=conv(),
+            deep=nn.Conv3d(2, 2, 1),
+        ),
+        "shifted ReLU",
+        "larger",
+    ),
     "ReLU read twice": (
         lambda: Net(lambda n, x: n.b(n.norm(y := n.a(x).relu())) + y, a=conv(), b=conv(), norm=bn()),
         "shifted ReLU",

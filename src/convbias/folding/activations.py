@@ -17,15 +17,22 @@ from .graph import Network
 from .laws import Law, Operation, Refused, Site, input_of, parts, per_channel
 
 aten = torch.ops.aten
-Bounds = tuple[float, float | None]
+# For each channel.
+Bounds = tuple[Tensor | None, Tensor | None]
 # The arguments for the least and the largest value, and what they are where they are not given.
 CLAMPS: dict[Any, tuple[tuple[str, float | None], tuple[str, float | None]]] = {
     aten.relu.default: (("", 0.0), ("", None)),
     aten.relu6.default: (("", 0.0), ("", 6.0)),
     aten.hardtanh.default: (("min_val", -1.0), ("max_val", 1.0)),
     aten.clamp.default: (("min", None), ("max", None)),
+    aten.clamp.Tensor: (("min", None), ("max", None)),
     aten.clamp_min.default: (("min", None), ("", None)),
+    aten.clamp_min.Tensor: (("min", None), ("", None)),
+    aten.clamp_max.default: (("", None), ("max", None)),
+    aten.clamp_max.Tensor: (("", None), ("max", None)),
     aten.maximum.default: (("other", None), ("", None)),
+    aten.minimum.default: (("", None), ("other", None)),
+    aten.fmax.default: (("other", None), ("", None)),
     aten.threshold.default: (("threshold", None), ("", None)),
 }
 POOLS = (aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default)
@@ -39,15 +46,14 @@ class ShiftedReLU(Law):
 
     def find(self, network: Network) -> Iterator[Site | Refused]:
         for node in network.nodes:
-            bounds = clamps(network, node)
-            if bounds is not None and input_of(node) in network.convolutions:
+            if node.target in CLAMPS and input_of(node) in network.convolutions:
                 path = _path(network, node)
                 if any(read(one, network) for one in path):
-                    place = (network, node, bounds, path)
+                    place = (network, node, path)
                     yield self.tried(network, node, lambda place=place: self._site(*place))
 
-    def _site(self, network: Network, activation: Node, bounds: Bounds, path: list[Node]) -> Site:
-        conv, last = input_of(activation), path[-1]
+    def _site(self, network: Network, activation: Node, path: list[Node]) -> Site:
+        conv, last, bounds = input_of(activation), path[-1], self._bounds(network, activation)
         gone = [part for node in path if read(node, network) for part in (*parts(node), node)]
         between = [node for node in path if node not in gone]
         for node in (conv, activation, *path[:-1]):
@@ -63,8 +69,8 @@ class ShiftedReLU(Law):
         becomes = {conv: (after(value, None, tied(floor, value.geometry.dims)), input_of(conv))}
         for end in last.users:
             becomes[end] = before(network.convolutions[end], scale), [activation, *between][-1]
-        spread = floor.reshape(-1, *(1,) * value.geometry.dims)
-        least, most = bounds[0] + spread, None if bounds[1] is None else bounds[1] + spread
+        axes = (-1, *(1,) * value.geometry.dims)
+        least, most = (None if bound is None else (bound + floor).reshape(axes) for bound in bounds)
         clamp = Operation(aten.clamp.Tensor, (conv, least, most))
         # From the first to the last: each is read in the place of the next.
         instead: dict[Node, Node] = {}
@@ -73,6 +79,22 @@ class ShiftedReLU(Law):
                 source = input_of(parts(node)[0]) if parts(node) else self._read(network, node).input
                 instead[node] = instead.get(source, source)
         return Site(self.name, tuple(gone), becomes, instead, {activation: clamp}, tuple(between))
+
+    def _bounds(self, network: Network, activation: Node) -> Bounds:
+        """What the activation keeps each channel of its input within."""
+        words, found = given(activation), list[Tensor | None]()
+        if words.get("value") != words.get("threshold"):
+            raise FoldRefused(self.name, "it jumps")
+        if activation.target is aten.fmax.default:
+            raise FoldRefused(self.name, "it makes a number of what is none (NaN), which no clamp does")
+        for name, default in CLAMPS[activation.target]:
+            word = words.get(name, default)
+            value = network.value(word)
+            if word is not None and value is None:
+                raise FoldRefused(self.name, "its bounds depend on the input")
+            shape = network.shape(input_of(activation))
+            found.append(None if value is None else per_channel(self.name, value, shape, "the bound"))
+        return found[0], found[1]
 
     def _scale_and_floor(self, network: Network, path: list[Node]) -> tuple[Tensor, Tensor]:
         """Of all the affine maps together, ``a`` and ``b/a``."""
@@ -100,22 +122,6 @@ class ShiftedReLU(Law):
         if found is None:
             raise FoldRefused(self.name, f"{network.label(node)} is no affine map")
         return found
-
-
-def clamps(network: Network, node: Node) -> Bounds | None:
-    """The bounds that an activation keeps its input within; None for what is no such activation."""
-    if node.target not in CLAMPS:
-        return None
-    words = given(node)
-    if words.get("value") != words.get("threshold"):
-        return None  # it jumps
-    other = network.value(words.get("other"))
-    if other is not None and other.numel() == 1:
-        words["other"] = other.item()
-    low, high = CLAMPS[node.target]
-    least, most = (words.get(name, default) for name, default in (low, high))
-    known = isinstance(least, (int, float)) and isinstance(most, (int, float, type(None)))
-    return (least, most) if known else None
 
 
 def _path(network: Network, activation: Node) -> list[Node]:

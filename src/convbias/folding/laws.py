@@ -282,13 +282,13 @@ def _is_filled_for(network: Network, node: Node, nodes: Collection[Node]) -> boo
     return known and all(user in nodes or _is_filled_for(network, user, nodes) for user in node.users)
 
 
-def per_channel(law: str, scale: Tensor, shape: tuple[int | None, ...]) -> Tensor:
+def per_channel(law: str, scale: Tensor, shape: tuple[int | None, ...], what: str = "the scale") -> Tensor:
     """A scale as ``(C,)``. Raises FoldRefused for one that differs from place to place."""
     (values,) = as_field(law, scale, shape).maps
     for axis in range(1, values.dim()):
         first = values.narrow(axis, 0, 1)
         if not bool((values == first).all()):
-            raise FoldRefused(law, "the scale differs from place to place")
+            raise FoldRefused(law, f"{what} differs from place to place")
         values = first
     channels = shape[1]
     if channels is None:

@@ -33,11 +33,17 @@ SPELLED: dict[Any, Callable[..., Any]] = {
         for kind in ("Tensor", "Scalar")
     },
     aten.negative.default: aten.neg.default,
+    aten.max.other: aten.maximum.default,
+    aten.min.other: aten.minimum.default,
+    aten.clip.default: aten.clamp.default,
+    aten.clip.Tensor: aten.clamp.Tensor,
     aten.hstack.default: lambda tensors: torch.cat(tensors, min(tensors[0].dim() - 1, 1)),
     aten.rsub.Tensor: lambda x, other, alpha=1: torch.sub(other, x, alpha=alpha),
     aten.type_as.default: lambda x, other: x.to(other.dtype),
 }
 NORM: Any = aten._native_batch_norm_legit_no_training.default
+# What may have its arguments turned round.
+SYMMETRIC = (aten.maximum.default, aten.minimum.default, aten.fmax.default)
 POOL: Any = aten.max_pool2d_with_indices.default
 
 
@@ -58,6 +64,8 @@ def spelled(module: GraphModule) -> None:
             graph.erase_node(node)
         elif node.target in (aten.sum.dim_IntList, aten.mean.dim):
             _unstack(node)
+        elif node.target in SYMMETRIC and not depends(node.args[0]):
+            node.args = node.args[::-1]
         elif node.target is aten.einsum.default:
             _einsum(node)
         elif node.target is operator.getitem and node.args[0].target is POOL and len(node.args[0].users) == 1:
