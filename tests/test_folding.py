@@ -352,6 +352,16 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str], list[str]]] = {
         {"constant channels"},
         ["untied"],
     ),
+    "a concat within another": (
+        lambda: Net(
+            lambda n, x: n.conv(
+                torch.cat([torch.cat([x, n.map.expand(len(x), -1, -1, -1)], 1), x.relu()], 1)
+            ),
+            conv=conv(inputs=3 * C),
+        ),
+        {"constant channels"},
+        ["untied"],
+    ),
     "a constant in each group": (
         lambda: Net(
             lambda n, x: n.conv(torch.cat([x[:, :2], one := torch.ones_like(x[:, :1]), x[:, 2:], one], 1)),
@@ -488,6 +498,20 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str], list[str]]] = {
         {"cropping", "affine before"},
         ["tap"],
     ),
+    **{
+        f"cropped, as {what}": (
+            lambda run=run: Net(lambda n, x: n.conv(run(x)), conv=conv(padding=0)),
+            {"cropping"},
+            ["tied"],
+        )
+        for what, run in {
+            "an axis from the end": lambda x: x.narrow(-1, 1, 6),
+            "the second part of a split": lambda x: x.split([3, 5], 2)[1],
+            "the first of parts of five": lambda x: x.split(5, -1)[0],
+            "places one by one": lambda x: x.index_select(2, torch.arange(1, 7)),
+            "an index": lambda x: x[:, :, torch.tensor([2, 3, 4, 5, 6])],
+        }.items()
+    },
     "a negative padding": (lambda: nn.Sequential(nn.ZeroPad2d(-1), conv(padding=0)), {"cropping"}, ["tied"]),
     "a cropped skip": (
         lambda: Net(lambda n, x: x[:, :, 1:-1, 1:-1] - n.conv(x), conv=conv(padding=0)),
@@ -551,6 +575,16 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str], list[str]]] = {
         {"affine after"},
         ["c h"],
     ),
+    **{
+        f"our layers, by label: {bias}": (
+            lambda bias=bias: nn.Sequential(
+                bn(), convbias.Conv2d(C, C, 3, padding=1, bias=bias, output_size=(SIZE, SIZE)), bn()
+            ),
+            {"affine before", "affine after"},
+            ["untied"],
+        )
+        for bias in ("sym:d4", convbias.Regions(torch.arange(SIZE * SIZE).reshape(SIZE, SIZE) % 3))
+    },
     "transposed": (
         lambda: nn.Sequential(nn.ConvTranspose2d(C, C, 4, 2, 1), bn()),
         {"affine after"},
@@ -668,6 +702,16 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
         lambda: Net(lambda n, x: n.conv(x[:, :, 1:]), conv=conv()),
         "cropping",
         "the convolution pads where the image is cropped",
+    ),
+    "places in another order": (
+        lambda: Net(lambda n, x: n.conv(x.index_select(2, torch.tensor([3, 2, 4, 5]))), conv=conv(padding=0)),
+        "cropping",
+        "the places that it takes are not one after the other",
+    ),
+    "places of the input's": (
+        lambda: Net(lambda n, x: n.conv(x.index_select(2, x[0, 0, 0].argsort()[:5])), conv=conv(padding=0)),
+        "cropping",
+        "which places it takes depends on the input",
     ),
     "every second place": (
         lambda: Net(lambda n, x: n.conv(x[:, :, ::2]), conv=conv()),

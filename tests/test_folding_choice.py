@@ -592,6 +592,17 @@ def test_what_is_not_exact_is_refused_with_a_reason(case: str) -> None:
     torch.testing.assert_close(folded.model(x), model(x))
 
 
+def test_numbers_that_are_none_are_said_to_be_none() -> None:
+    for layer, name, place, said in (
+        (0, "weight", 0, "its constants are not all finite"),
+        (1, "running_var", 1, "the scale is no number (NaN)"),
+    ):
+        model = nn.Sequential(conv(), bn()).eval()
+        getattr(model[layer], name).data[place] = torch.nan if layer == 0 else -1
+        (refused,) = convbias.fold(model, torch.randn(1, C, 8, 8), force="all").report.refused
+        assert said in refused.reason
+
+
 def test_an_image_without_a_batch() -> None:
     model = nn.Sequential(conv(), nn.ReLU(), conv(1, 0)).eval()
     assert convbias.fold(model, torch.randn(C, 8, 8), force="all").model is model
@@ -690,6 +701,11 @@ REASONS: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
         lambda: nn.Sequential(conv(), nn.BatchNorm2d(C, track_running_stats=False)),
         "1",
         "or keeps none",
+    ),
+    "a layer with its activation inside": (
+        lambda: nn.Sequential(bn(), convbias.Conv2d(C, C, 3, padding=1, bias="tap", activation="relu")),
+        "1",
+        "make the activation a layer of its own",
     ),
     "tied weights": (tied_weights, "0", "shared with 3"),
     "a layer called twice": (

@@ -90,14 +90,18 @@ def _value(
     return values[0, :, 0]
 
 
-def crops(node: Node) -> bool:
+def crops(network: Network, node: Node) -> bool:
     """Whether the node takes a part of the image's places, and adds none."""
     if node.target in PADS:
         flat = [side for pair in _pairs(node) for side in pair]
         if not all(isinstance(side, int) for side in flat):
             return False
         return any(side < 0 for side in flat) and not any(side > 0 for side in flat)
-    return node.target is aten.slice.Tensor and given(node).get("dim", 0) > 1
+    return node.target in (aten.slice.Tensor, aten.index_select.default) and _axis(network, node) > 1
+
+
+def _axis(network: Network, node: Node) -> int:
+    return given(node).get("dim", 0) % max(len(network.shape(node)), 1)
 
 
 def cropped(network: Network, node: Node) -> tuple[tuple[int, int], ...]:
@@ -109,8 +113,10 @@ def cropped(network: Network, node: Node) -> tuple[tuple[int, int], ...]:
         if len(around) > dims:
             raise FoldRefused("cropping", "it crops channels or the batch as well")
         return tuple(reversed([*around, *[(0, 0)] * (dims - len(around))]))
-    words = given(node)
-    axis, start = words["dim"], words.get("start") or 0
+    words, axis = given(node), _axis(network, node)
+    if node.target is aten.index_select.default:
+        words |= _range(network, words["index"])
+    start = words.get("start") or 0
     end, size = _from_the_end(words.get("end"), x, axis), network.shape(x)[axis]
     if words.get("step", 1) != 1:
         raise FoldRefused("cropping", "it leaves out places in between")
@@ -123,6 +129,17 @@ def cropped(network: Network, node: Node) -> tuple[tuple[int, int], ...]:
     pairs = [(0, 0)] * dims
     pairs[axis - 2] = first, length - last
     return tuple(pairs)
+
+
+def _range(network: Network, index: Node) -> dict[str, int]:
+    """The slice that takes the places of an index."""
+    places = network.constants.get(index)
+    if places is None:
+        raise FoldRefused("cropping", "which places it takes depends on the input")
+    start = int(places[0]) if len(places) else 0
+    if places.tolist() != list(range(start, start + len(places))):
+        raise FoldRefused("cropping", "the places that it takes are not one after the other")
+    return {"start": start, "end": start + len(places)}
 
 
 def _from_the_end(end: Any, x: Node, axis: int) -> Any:

@@ -11,7 +11,9 @@ from torch.fx import Node
 
 from ..affine import AffineConv, Field, average_pool, tied
 from ..geometry import Geometry
+from ..ops.call import BY_LABEL
 from ..tying import parse
+from ..tying.labels import gather
 
 aten = torch.ops.aten
 Value = Callable[[object], Tensor | None]
@@ -69,7 +71,8 @@ def _ours(node: Node, value: Value) -> tuple[AffineConv, str] | None:
     )
     weight = value(weight_node)
     parameters = [value(bias) for bias in biases]  # pyright: ignore
-    if weight is None or act or any(p is None for p in parameters) or spelling == "labels":
+    known = tuple(p for p in parameters if p is not None)
+    if weight is None or act or len(known) < len(parameters):
         return None
     dims = weight.dim() - 2
     geometry = Geometry(
@@ -81,7 +84,10 @@ def _ours(node: Node, value: Value) -> tuple[AffineConv, str] | None:
         bool(transposed),
         tuple(more),  # pyright: ignore
     )
-    field = Field.of(parse(str(spelling)), tuple(p for p in parameters if p is not None), dims)
+    if spelling == BY_LABEL:
+        field = Field(maps=(gather(known[0], known[1].long()),))
+    else:
+        field = Field.of(parse(str(spelling)), known, dims)
     return AffineConv(weight, geometry, int(groups), field), _name(node, weight_node)  # pyright: ignore
 
 

@@ -15,7 +15,7 @@ from ..errors import FoldRefused
 from . import borders
 from .activations import ShiftedReLU
 from .channels import ConstantChannels
-from .convolutions import KINDS, POOLS, is_uneven, uncounted
+from .convolutions import KINDS, OURS, POOLS, is_uneven, uncounted
 from .costs import Cost, Target, alone_read, cost, cost_of_cast, cost_of_convolution, cost_of_operation
 from .elementwise import read
 from .evaluation import ROUNDING, disagreement
@@ -117,6 +117,10 @@ def _beyond(network: Network) -> list[Refused]:
             reason = "it computes in complex numbers"
         elif node.target in KINDS and len(network.shape(node)) == KINDS[node.target][0] + 1:
             reason = "its image has no batch"
+        elif node.target is OURS and node not in network.convolutions and read(input_of(node), network):
+            reason = (
+                "what it does after its convolution is inside of it: make the activation a layer of its own"
+            )
         elif node.target in POOLS and node not in network.convolutions:
             beside = (other for user in node.users for other in user.all_input_nodes)
             near = (input_of(node), *node.users, *beside)
@@ -140,10 +144,10 @@ def _decided(network: Network, site: Site, name: str, target: Target, forced: bo
     site = replace(site, becomes=becomes)
     for node, (conv, _) in site.becomes.items():
         dtype = node.meta["val"].dtype
-        if conv.weight.numel() and not conv.weight.abs().max() <= torch.finfo(dtype).max:
-            return Refused(site.law, network.label(node), f"the weight would leave the range of {dtype}")
-        if not all(part.isfinite().all() for part in parts_of(conv)):
+        if not all(part.isfinite().all() for part in (conv.weight, *parts_of(conv))):
             return Refused(site.law, network.label(node), "its constants are not all finite")
+        if conv.weight.numel() and conv.weight.abs().max() > torch.finfo(dtype).max:
+            return Refused(site.law, network.label(node), f"the weight would leave the range of {dtype}")
     going = site.nodes | alone_read(network, site.gone)
     before, after = cost(network, going, target), _afterwards(network, site, target)
     if not forced and not after.price < before.price:

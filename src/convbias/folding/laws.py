@@ -205,7 +205,7 @@ class ConstantPadding(Front):
     moves = True
 
     def begins(self, network: Network, node: Node) -> bool:
-        return node.target in (*borders.PADS, *borders.WRITES) and not borders.crops(node)
+        return node.target in (*borders.PADS, *borders.WRITES) and not borders.crops(network, node)
 
     def taken_up(self, network: Network, node: Node, conv: AffineConv) -> Taken:
         x, around, value, chain = borders.border(network, node)
@@ -226,7 +226,7 @@ class Cropping(Front):
     moves = True
 
     def begins(self, network: Network, node: Node) -> bool:
-        return borders.crops(node)
+        return borders.crops(network, node)
 
     def taken_up(self, network: Network, node: Node, conv: AffineConv) -> Taken:
         x = input_of(node)
@@ -285,6 +285,8 @@ def _is_filled_for(network: Network, node: Node, nodes: Collection[Node]) -> boo
 def per_channel(law: str, scale: Tensor, shape: tuple[int | None, ...], what: str = "the scale") -> Tensor:
     """A scale as ``(C,)``. Raises FoldRefused for one that differs from place to place."""
     (values,) = as_field(law, scale, shape).maps
+    if bool(values.isnan().any()):
+        raise FoldRefused(law, f"{what} is no number (NaN) for some channels")
     for axis in range(1, values.dim()):
         first = values.narrow(axis, 0, 1)
         if not bool((values == first).all()):

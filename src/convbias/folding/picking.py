@@ -18,14 +18,15 @@ from .evaluation import ROUNDING, evaluate, random
 from .graph import Network
 from .laws import Front, Taken, parts
 from .sizes import Sizes, are_free, ensure
+from .spelling import SPLITS
 
 aten = torch.ops.aten
 # What takes channels out of an image, and puts them together: all of it moves numbers and changes none.
-SPLITS = (aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int)
+PARTS = (*SPLITS, aten.unbind.int)
 JOINS = (aten.cat.default, aten.stack.default)
 MOVES: frozenset[Any] = frozenset(
     (
-        *(aten.slice.Tensor, aten.select.int, aten.index.Tensor, aten.index_select.default, *SPLITS),
+        *(aten.slice.Tensor, aten.select.int, aten.index.Tensor, aten.index_select.default, *PARTS),
         *(*JOINS, aten.flip.default, aten.roll.default, aten.expand.default, aten.repeat.default),
     )
 )
@@ -65,7 +66,7 @@ def _moves(network: Network, node: Node) -> bool:
 
 def is_part(node: Node) -> bool:
     """Whether the node is one of the images that another was split into."""
-    return node.target is operator.getitem and cast(Node, node.args[0]).target in SPLITS
+    return node.target is operator.getitem and cast(Node, node.args[0]).target in PARTS
 
 
 def _region(network: Network, node: Node) -> tuple[Node, list[Node]] | None:

@@ -13,7 +13,7 @@ from torch.fx import GraphModule, Node
 
 from .casts import ARITHMETIC, TO
 from .constants import depends
-from .convolutions import KINDS
+from .convolutions import KINDS, given
 
 aten = torch.ops.aten
 COPIES = (aten.clone.default, aten.alias.default, aten.detach.default)
@@ -42,6 +42,8 @@ SPELLED: dict[Any, Callable[..., Any]] = {
     aten.type_as.default: lambda x, other: x.to(other.dtype),
 }
 NORM: Any = aten._native_batch_norm_legit_no_training.default
+# What takes an image into pieces along an axis that stays.
+SPLITS = (aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default)
 # What may have its arguments turned round.
 SYMMETRIC = (aten.maximum.default, aten.minimum.default, aten.fmax.default)
 POOL: Any = aten.max_pool2d_with_indices.default
@@ -56,7 +58,8 @@ def spelled(module: GraphModule) -> None:
     for node in list(graph.nodes):
         _size(node)
         if node.target is aten.cat.default:
-            _without_nothing(node)
+            _joined(node)
+        _taken(node)
         source = _copied(node)
         if source is not None:
             node.replace_all_uses_with(source)
@@ -87,12 +90,47 @@ def _size(node: Node) -> None:
         node.meta["val"] = value.new_empty_strided(sizes, value.stride())
 
 
-def _without_nothing(node: Node) -> None:
-    """What torch takes for nothing in a concat, whatever the others' shape, is left out."""
-    joined, *axis = node.args
-    parts = [part for part in cast(list[Node], joined) if part.meta["val"].shape != (0,)]
+def _joined(node: Node) -> None:
+    """What a concat joins, at once: all of another one that it alone reads, and nothing of what is nothing.
+
+    An empty vector is nothing to torch, whatever shape the others have.
+    """
+    joined, *axis = cast(tuple[list[Node], Any], node.args)
+    parts: list[Node] = []
+    for part in joined:
+        nested = part.target is aten.cat.default and len(part.users) == joined.count(part) == 1
+        inside = nested and _along(part) == _along(node)
+        parts += cast(list[Node], part.args[0]) if inside else [part]
+    parts = [part for part in parts if part.meta["val"].shape != (0,)]
     if node.meta["val"].dim() > 1 and all(part.meta["val"].dtype == node.meta["val"].dtype for part in parts):
         node.args = (parts, *axis)
+
+
+def _along(node: Node) -> int:
+    axis: Any = given(node).get("dim", 0)
+    return axis % max(node.meta["val"].dim(), 1)
+
+
+def _taken(node: Node) -> None:
+    """A part of an image's places that a convolution reads is a slice, also one that it was split into."""
+    target, source = node.target, node.args[0] if node.args else None
+    if not isinstance(source, Node) or not any(user.target in KINDS for user in node.users):
+        return
+    if target is operator.getitem and source.target in SPLITS:
+        image, axis = cast(Node, source.args[0]), given(source).get("dim", 0)
+        sizes = [part.shape[axis] for part in source.meta["val"]]
+        index = cast(int, node.args[1]) % len(sizes)
+        known = all(isinstance(size, int) for size in sizes)
+        if known and axis % image.meta["val"].dim() > 1:
+            start = sum(sizes[:index])
+            node.target, node.args = aten.slice.Tensor, (image, axis, start, start + sizes[index])
+    elif target is aten.index.Tensor:
+        *whole, index = cast(list[Node | None], node.args[1])
+        one = (
+            isinstance(index, Node) and index.meta["val"].dim() == 1 and index.meta["val"].dtype != torch.bool
+        )
+        if one and not any(whole) and len(whole) > 1:
+            node.target, node.args = aten.index_select.default, (source, len(whole), index)
 
 
 def _copied(node: Node) -> Node | None:
