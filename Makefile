@@ -98,7 +98,7 @@ types: $(STAMP) ## pyright: strict on the core
 	@$(BIN)/python -m pyright
 
 .PHONY: pytest
-pytest: $(STAMP) ## tests and doctests (more words: PYTEST_ARGS='-k tap')
+pytest: $(STAMP) ## tests and doctests, side by side (more words: PYTEST_ARGS='-k tap -n 0')
 	@echo "==> tests"
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 $(PYTEST_ARGS)
 
