@@ -71,7 +71,7 @@ MUTANTS = [
     ),
     ("folding/picking.py", "shift = Field(maps=(narrowed(nothing[0]),))", "shift = Field()"),
     ("folding/picking.py", "        if beside or not", "        if not"),
-    ("folding/picking.py", "not (expected - found).abs().max() <= ROUNDING", "not 0 <= ROUNDING"),
+    ("folding/picking.py", "(expected - found).abs().max() <= ROUNDING", "0 <= ROUNDING"),
     ("folding/spelling.py", " or {*sizes} != {*known.shape}", ""),
     ("folding/spelling.py", "[] if axes[0] == filter else", "[] if True else"),
     ("folding/costs.py", "aten.alias.default, aten.slice.Tensor, aten.select.int", "aten.alias.default"),

@@ -553,6 +553,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str], list[str]]] = {
             "turned round": lambda n, x: x.flip(1),
             "repeated": lambda n, x: x[:, 1:2].repeat(1, C, 1, 1),
             "shuffled": lambda n, x: x.view(-1, 2, 2, SIZE, SIZE).transpose(1, 2).reshape(x.shape),
+            "shuffled by torch": lambda n, x: F.channel_shuffle(x, 2),
             "with others": lambda n, x: torch.cat([x[:, :2], 1 - x[:, 2:]], 1),
         }.items()
     },

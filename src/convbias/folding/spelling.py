@@ -38,6 +38,9 @@ SPELLED: dict[Any, Callable[..., Any]] = {
     aten.clip.default: aten.clamp.default,
     aten.clip.Tensor: aten.clamp.Tensor,
     aten.hstack.default: lambda tensors: torch.cat(tensors, min(tensors[0].dim() - 1, 1)),
+    aten.channel_shuffle.default: lambda x, groups: (
+        x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
+    ),
     aten.rsub.Tensor: lambda x, other, alpha=1: torch.sub(other, x, alpha=alpha),
     aten.type_as.default: lambda x, other: x.to(other.dtype),
 }
