@@ -22,7 +22,7 @@ def follower(tensors: Sequence[Tensor]) -> str | None:
     """Who follows a call on ``tensors``, or None."""
     if torch.compiler.is_compiling():
         return "torch.compile or torch.export is tracing"
-    on_cpu = tensors[0].is_cpu
+    on_cpu = type(tensors[0]) in _PLAIN and tensors[0].is_cpu
     for tensor in tensors:
         if type(tensor) not in _PLAIN:
             return "a tensor subclass takes part"
