@@ -255,9 +255,13 @@ def coordinates(net: Any, x: Tensor) -> Tensor:
 
 
 def computed(net: Any, x: Tensor) -> Tensor:
+    return kept(net, x)[0]
+
+
+def kept(net: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     lines = torch.linspace(-1, 1, x.shape[2]), torch.linspace(-1, 1, x.shape[3])
     grid = torch.stack(torch.meshgrid(*lines, indexing="ij"))
-    return net.conv(torch.cat([x, grid.expand(len(x), -1, -1, -1)], 1))
+    return net.conv(torch.cat([x, grid.expand(len(x), -1, -1, -1)], 1)), grid
 
 
 def sized(run: Callable[[Any, Tensor], Any], layer: nn.Module, *plane: int) -> nn.Module:
@@ -282,6 +286,11 @@ PAYS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]] = {
         lambda: Net(computed, conv=conv(inputs=10, outputs=8)),
         (1, 8, 16, 16),
         ["constant channels"],
+    ),
+    "one that the network gives as well": (
+        lambda: Net(kept, conv=conv(inputs=10, outputs=8)),
+        (1, 8, 16, 16),
+        [],
     ),
     "a large one": (
         lambda: sized(coordinates, conv(inputs=10, outputs=8), 2, 128, 128),
