@@ -1153,6 +1153,7 @@ def test_what_holds_at_the_example_s_size_alone(case: str) -> None:
     ("by", "sizes", "expected"),
     [
         (28, {2: torch.export.Dim.AUTO}, []),
+        (56, {2: torch.export.Dim.AUTO}, []),
         (0, {2: torch.export.Dim.AUTO}, ["picked channels"]),
         (28, {2: 14 * torch.export.Dim("h")}, []),
         (28, {2: torch.export.Dim("h", min=27, max=29)}, []),
