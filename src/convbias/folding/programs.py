@@ -16,6 +16,7 @@ from torch.nn import Module
 from ..ops.library import convolution
 from ..outputs import write_whole
 from ..verifying.inputs import example
+from .graph import hint_of
 from .rewrite import of_any_layout
 
 
@@ -24,7 +25,7 @@ def example_of(program: ExportedProgram) -> list[Tensor]:
     if program.example_inputs is not None and is_plain(program.example_inputs):
         return list(program.example_inputs[0])
     generator = torch.Generator().manual_seed(0)
-    return [example([_hint(n) for n in value.shape], value.dtype, generator) for value in _inputs(program)]
+    return [example(hint_of(value), value.dtype, generator) for value in _inputs(program)]
 
 
 def is_plain(example: Any) -> bool:
@@ -94,7 +95,3 @@ def _inputs(program: ExportedProgram) -> list[Tensor]:
     return [
         node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names
     ]
-
-
-def _hint(size: int | torch.SymInt) -> int:
-    return size if isinstance(size, int) else size.node.hint

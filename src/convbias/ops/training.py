@@ -1,4 +1,4 @@
-"""Own convolutions where a gradient is recorded, and those of their gradients faster than torch's."""
+"""Convolutions as one step with what follows them where a gradient is recorded; own ones where faster."""
 
 from __future__ import annotations
 
