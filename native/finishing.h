@@ -4,6 +4,7 @@
 #pragma once
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "field.h"
 #include "kernels.h"
@@ -49,7 +50,8 @@ class Finishing {
           high(all(fused && activation == RELU6 ? 6 : __builtin_inff())),
           finish(!fused && (field.terms || activation != NONE) ? finish_of(activation) : nullptr) {
         const int64_t channels = field.sizes[field.axes - 1];
-        for (int64_t i = 0; repeated && i < longest; i++) repeated[i] = field.term[0].values[i % channels];
+        for (int64_t i = 0; repeated && i < longest; i += channels)
+            memcpy(repeated + i, field.term[0].values, least(channels, longest - i) * sizeof(float));
     }
 
     Finishing(const Finishing&) = delete;

@@ -10,8 +10,9 @@ namespace {
 
 constexpr int PANEL = 2 * LANES;
 constexpr int64_t MOST_SEGMENTS = 64;
-// Numbers that are fetched together.
-constexpr int64_t LINE = 16;
+// Numbers that are fetched together, and how many weights further on some are fetched: the machine itself fetches no
+// further than to the end of a page.
+constexpr int64_t LINE = 16, AHEAD = 2048;
 
 // Where a row's numbers lie: in segments, such as the rows of the kernel that meet the image. The next row's are
 // `step` numbers further on. Where segments are summed up `apart`, sums of sums keep more digits.
@@ -22,7 +23,8 @@ struct Rows {
     } segment[MOST_SEGMENTS];
     int64_t segments = 0, step;
     bool apart = false;
-    const float* next = nullptr;  // numbers that will be wanted soon, as many as there are rows, or null
+    // Numbers that will be wanted soon, as many as there are rows; null where these and the weights are at hand.
+    const float* next = nullptr;
 };
 
 // Where the products go: row r's to y + r · step.
@@ -91,12 +93,17 @@ inline void start_sums(Vector (&sums)[R][V], const Product& to, int64_t at, int6
         for (int v = 0; v < V; v++) sums[r][v] = Vector{};
 }
 
-// sums[r][k] += Σ over depth d of from[r · step + d] · weights[d][k]; numbers from `next` on are fetched meanwhile.
+// sums[r][k] += Σ over depth d of from[r · step + d] · weights[d][k]; numbers from `next` on, and the weights to come,
+// are fetched meanwhile.
 template <bool fetch, int R, int V>
 inline void add_products(Vector (&sums)[R][V], const float* from, int64_t step, int64_t depth, const float* weights,
                          const float* next) {
     for (int64_t d = 0; d < depth; d++, weights += V * LANES) {
-        if (fetch) __builtin_prefetch(next + d * LINE);
+        if (fetch) {
+            __builtin_prefetch(next + d * LINE);
+#pragma GCC unroll 2
+            for (int v = 0; v < V; v++) __builtin_prefetch(weights + AHEAD + v * LANES, 0, 2);
+        }
         Vector w[V];
 #pragma GCC unroll 2
         for (int v = 0; v < V; v++) w[v] = load(weights + v * LANES);

@@ -8,12 +8,10 @@
 namespace CONVBIAS_INSTRUCTIONS {
 namespace {
 
-// Outputs that are worked on at a time, at most, where that is more than a block of them,
+// Outputs that are worked on at a time, at most, where that is more than a block of them.
 constexpr int64_t PART = 2048;
-// How deep a block of inputs is at most, and how many weights are used for one block after another.
-constexpr int64_t DEPTH = 1024, WEIGHTS = 1 << 18;
-// Of numbers so far apart, few can be in the first cache at once.
-constexpr int64_t PAGE = 1024;
+// How many weights are used for one block after another.
+constexpr int64_t WEIGHTS = 1 << 18;
 
 int64_t packed_size(const Convolution& c) { return c.channels * packed_filters(c.filters); }
 
@@ -38,7 +36,9 @@ struct Cut {
     const bool share;
     int64_t slice, slices, part, across, places;
 
-    Cut(const Convolution& c, bool share) : c(c), share(share), slice(at_least(WEIGHTS / c.channels / PANEL, 1) * PANEL) {
+    Cut(const Convolution& c, bool share, int threads) : c(c), share(share), slice(whole_panels(WEIGHTS / c.channels)) {
+        // More weights than inputs: each thread reads its own ones.
+        if (c.filters > c.samples * c.out[0] * c.out[1]) slice = least(slice, whole_panels(c.filters / threads + PANEL - 1));
         slices = (c.filters + slice - 1) / slice;
         const int64_t block = ROWS * least(slice, c.filters);
         const int64_t longest = (block < PART ? PART / block : 1) * ROWS;
@@ -46,6 +46,8 @@ struct Cut {
         part = (c.out[1] + across - 1) / across;
         places = c.out[0] * across;
     }
+
+    static int64_t whole_panels(int64_t filters) { return at_least(filters / PANEL, 1) * PANEL; }
 
     struct Unit {
         int64_t filter, row, first, outputs, sample;
@@ -66,12 +68,13 @@ struct Cut {
 
 bool convolve(const Convolution& c, const float* x, const float* packed, const float* residual, float* y,
               const Field& field, int activation, int threads) {
-    const Cut cut(c, !residual);
+    const Cut cut(c, !residual, threads);
     const bool aligned = c.filters % LANES == 0 && is_aligned(y);
     const Finishing finish(field, residual, activation, c.samples, cut.part * c.filters, aligned);
     const int64_t parts = cut.places * c.samples, units = parts * cut.slices;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
+        int64_t used = -1;  // the slice of weights that is at hand
 #pragma omp for schedule(static)
         for (int64_t number = 0; number < units; number++) {
             const Cut::Unit u = cut.unit(number);
@@ -81,9 +84,12 @@ bool convolve(const Convolution& c, const float* x, const float* packed, const f
             rows.segments = 1;
             rows.segment[0] = {cut.inputs(x, u), c.channels, 0};
             rows.step = c.stride[1] * c.channels;
-            rows.next = number + 1 < units ? cut.inputs(x, cut.unit(number + 1)) : nullptr;
-            for (int64_t filter = u.filter; filter < end; filter += PANEL, rows.next = nullptr)
+            rows.next = cut.inputs(x, cut.unit(least(number + 1, units - 1)));
+            for (int64_t filter = u.filter; filter < end; filter += PANEL) {
                 multiply(rows, 0, u.outputs, packed + filter * c.channels, least(PANEL, end - filter), to, filter);
+                if (u.filter == used) rows.next = nullptr;
+            }
+            used = u.filter;
             if (cut.slices == 1) finish(to.y, begin, u.outputs * c.filters);
         }
         if (cut.slices > 1 && !finish.inside()) {

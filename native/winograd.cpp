@@ -231,6 +231,7 @@ void multiply_frequency(const Tiles& tiles, int64_t frequency, int64_t panel, in
     Rows rows;
     rows.step = channels;
     rows.apart = true;
+    rows.next = from + ROWS * channels;
     const int64_t chunk = at_least(CHUNK, (channels + MOST_SEGMENTS - 1) / MOST_SEGMENTS);
     for (int64_t done = 0; done < channels; done += chunk)
         rows.segment[rows.segments++] = {from + done, least(chunk, channels - done), done};

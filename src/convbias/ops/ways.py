@@ -65,8 +65,9 @@ def _way(shape: Shape, groups: int, winograd: bool, fielded: bool) -> str | None
     if kernel == (1, 1) and plain and filters < 16:
         return "direct" if channels <= 64 else None
     if kernel == (1, 1) and not any(shape.before) and filters >= 16:
-        # Deeper rows, or rows further apart, do not stay in the first cache.
-        return "pointwise" if channels * shape.stride[1] <= 512 and channels * filters <= 2**20 else None
+        # Deeper rows, or rows further apart, do not stay in the first cache; with few of them, weights count.
+        deep = channels * shape.stride[1] > 512 or channels * filters > 2**20
+        return None if deep and shape.samples * math.prod(shape.out) > 256 else "pointwise"
     # torch's does sixteen filters where there are eight; of deep ones it reads less, most with a stride.
     deepest = 256 if max(shape.stride) == 1 or kernel == (1, 1) else 32
     few = filters <= 8 and channels <= deepest
