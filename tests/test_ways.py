@@ -330,6 +330,22 @@ def test_the_packed_weight_follows_the_weight() -> None:
             assert_close(layer(x).double(), exact(layer, x), rtol=1e-5, atol=2e-4)
 
 
+@over_layers
+def test_torchs_defaults_are_for_new_tensors(case: Made) -> None:
+    layer, x = made(case, "tied", "relu")
+    with torch.no_grad():
+        wanted = layer(x)
+        layer.repack()
+        for dtype in (torch.float64, torch.float16):
+            torch.set_default_dtype(dtype)
+            try:
+                assert torch.equal(layer(x), wanted)
+            finally:
+                torch.set_default_dtype(torch.float32)
+        with torch.device("meta"):
+            assert torch.equal(layer(x), wanted)
+
+
 def test_few_outputs_and_large_weights_keep_torchs_way() -> None:
     with torch.no_grad():
         for channels, side in ((64, 4), (512, 7)):

@@ -165,8 +165,11 @@ def missing() -> str | None:
     """Why oneDNN's operators cannot be used, or None: they are tried on two small convolutions."""
     try:
         for run, sides in ((F.conv2d, (5, 6)), (F.conv3d, (4, 5, 6))):
-            x, geometry = torch.ones(1, 2, *sides).cumsum(-1), Geometry.of(len(sides), 3, padding=1)
-            w = torch.ones(3, 2, *geometry.kernel_size).cumsum(-1).cumsum(0)
+            ones, geometry = (
+                partial(torch.ones, dtype=torch.float32, device="cpu"),
+                Geometry.of(len(sides), 3, padding=1),
+            )
+            x, w = ones(1, 2, *sides).cumsum(-1), ones(3, 2, *geometry.kernel_size).cumsum(-1).cumsum(0)
             call = Call(x, w, [], "none", geometry, 1, "")
             packed = [None, pack(x, w, geometry, 1)] if len(sides) == 2 else [None]
             wanted = run(x, w, None, 1, 1)

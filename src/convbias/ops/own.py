@@ -124,11 +124,15 @@ class Convolution:
         if residual is not None:
             residual = residual.contiguous(memory_format=torch.channels_last)
             added = residual.data_ptr()
-        y = torch.empty(self._size, memory_format=torch.channels_last) if out is None else out
+        y = self._new() if out is None else out
         numbers = (input.data_ptr(), self._packed, added, y.data_ptr())
         if not self._run(*self._first, *numbers, self._field, torch.get_num_threads()):
             raise MemoryError("no memory for a convolution's intermediate numbers")
         return y
+
+    def _new(self) -> Tensor:
+        # Whatever torch's defaults are.
+        return torch.empty(self._size, dtype=torch.float32, device="cpu", memory_format=torch.channels_last)
 
 
 def _laid(values: Tensor) -> Tensor:
