@@ -150,6 +150,13 @@ void check_forward(Case& c) {
             if (!convbias_convolve(c.way, c.activation, &s, (const float*)x.data(), (const float*)packed.data(),
                                    added, (float*)y.data(), &held.field, threads))
                 fail("no memory");
+            // The same as a step, and there over the residual, where that is allowed.
+            const bool over = c.way == POINTWISE && added;
+            Memory z(c.random, 4, int64_t(y.bits().size()));
+            float* arrays[] = {(float*)x.data(), (float*)residual.data(), (float*)(over ? residual : z).data()};
+            const Step step{c.way, c.activation, &s, (const float*)packed.data(), &held.field, 0, added ? 1 : -1, 2};
+            if (!convbias_chain(&step, 1, arrays, threads)) fail("no memory");
+            if ((over ? residual : z).bits() != y.bits()) fail("a step gives other numbers");
             return std::vector<Bits>{y.bits()};
         },
         [&](const std::vector<Bits>& found) {

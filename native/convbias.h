@@ -73,6 +73,18 @@ void convbias_pack(int way, const Convolution* convolution, const Weights* weigh
 int convbias_convolve(int way, int activation, const Convolution* convolution, const float* x, const float* packed,
                       const float* residual, float* y, const Field* field, int threads);
 
+// One of several convolutions, by way and activation, of arrays that have numbers: `residual` may be none, below 0.
+struct Step {
+    int way, activation;
+    const Convolution* convolution;
+    const float* packed;
+    const Field* field;
+    int64_t x, residual, y;
+};
+
+// One after another. A pointwise one may write over its residual. 0 where there is no memory for one.
+int convbias_chain(const Step* steps, int64_t count, float* const* arrays, int threads);
+
 // The gradient of a depthwise convolution's weights, [tap][channel]. 0 where there is no memory for it, or no
 // kernel: it is for 3, 5, 7 and 9 taps along a row, stride 1 or 2 and no dilation along it.
 int convbias_depthwise_weights(const Convolution* convolution, const float* x, const float* gy, float* gw, int threads);

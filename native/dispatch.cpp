@@ -82,6 +82,16 @@ int convbias_convolve(int way, int activation, const Convolution* convolution, c
     return chosen->ways[way]->convolve(*convolution, x, packed, residual, y, *field, activation, usable(threads));
 }
 
+int convbias_chain(const Step* steps, int64_t count, float* const* arrays, int threads) {
+    for (const Step* s = steps; s < steps + count; s++) {
+        const float* residual = s->residual < 0 ? nullptr : arrays[s->residual];
+        if (!convbias_convolve(s->way, s->activation, s->convolution, arrays[s->x], s->packed, residual, arrays[s->y],
+                               s->field, threads))
+            return 0;
+    }
+    return 1;
+}
+
 int convbias_depthwise_weights(const Convolution* convolution, const float* x, const float* gy, float* gw, int threads) {
     return chosen->depthwise_weights(*convolution, x, gy, gw, usable(threads));
 }

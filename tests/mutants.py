@@ -89,6 +89,22 @@ MUTANTS = [
     ("folding/rewrite.py", "len(source.users) > 1", "False"),
     ("folding/rewrite.py", "            node.target = aten.reshape.default\n", "            pass\n"),
     ("folding/rewrite.py", "low <= size <= high for", "True for"),
+    ("folding/chains.py", "if any(user not in members for user in node.users)", "if node is run[-1]"),
+    ("ops/chain.py", "over in read - {self.of[link.input]}", "over in read"),
+    ("ops/chain.py", 'link.convolution.way == "pointwise"', "True"),
+    ("ops/chain.py", "if n is not None and last[n] == i", "if n is not None"),
+    ("ops/chain.py", "read -= {self.of[inputs + i]}", "read -= set()"),
+    ("ops/chain.py", "and over >= self._first", ""),
+    ("ops/chain.py", "max(size, self.sizes[place - self._first])", "self.sizes[place - self._first]"),
+    ("nn/chained.py", "watched() or _any_hook_everywhere()", "watched()"),
+    ("nn/chained.py", "not None or watched() or", "not None or"),
+    ("nn/chained.py", 'type(layer) is not Conv2d or "forward" in vars(layer)', "type(layer) is not Conv2d"),
+    ("nn/chained.py", "not any(_hooks_of(layer))", "True"),
+    ("nn/chained.py", "n in behind or n in self.wanted", "n in self.wanted"),
+    ("nn/chained.py", '"padding_mode", ', ""),
+    ("nn/chained.py", ', "activation", "tying"', ', "tying"'),
+    ("nn/chained.py", "if recorded((*given, *tensors)):", "if recorded(given):"),
+    ("nn/chained.py", '"_kept": None', '"_kept": self._kept'),
     ("folding/rewrite.py", "_alike(called, other) and _alike(other, user)", "True"),
     (
         "folding/rewrite.py",
@@ -101,7 +117,11 @@ MUTANTS = [
         "    return next(iter(node.users)) if len(node.users) == 1",
         "    return next(iter(node.users)) if 1",
     ),
-    ("folding/kernels.py", "not single or math.prod(given) < SMALL", "not single"),
+    (
+        "folding/kernels.py",
+        "if is_small(math.prod(given), given[1], conv.out_channels):\n        return False",
+        "if False:\n        return False",
+    ),
     ("folding/spelling.py", "        _size(node)\n", ""),
     ("folding/spelling.py", "_permuted(made, other, cast(list[int], order))", "other"),
     ("folding/merging.py", "factor == 1 else aten.sub.Tensor", "True else aten.sub.Tensor"),
@@ -220,7 +240,8 @@ def main() -> int:
             ran = subprocess.run(words, cwd=copy, env=variables, capture_output=True, text=True, check=False)
             lines = ran.stdout.splitlines()
             failed = next((line for line in lines if line.startswith(("FAILED", "ERROR"))), "")
-            return failed if ran.returncode == 1 else None
+            # A crash, below 0, is found too.
+            return failed if ran.returncode == 1 or ran.returncode < 0 else None
 
         return int(survivors(copy / "src" / "convbias", MUTANTS, fault) > 0)
 

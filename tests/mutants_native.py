@@ -116,7 +116,8 @@ MUTANTS = [
     ("finishing.h", "sum > high ? high : sum", "sum"),
     ("finishing.h", "activation == RELU6 ? 6", "activation != NONE ? 6"),
     ("finishing.h", "!fused ? nullptr :", "false ? nullptr :"),
-    ("finishing.h", "field.term[0].values[i % channels]", "field.term[0].values[i]"),
+    ("finishing.h", "i < longest; i += channels", "i < channels; i += channels"),
+    ("finishing.h", "least(channels, longest - i) * sizeof(float)", "sizeof(float)"),
     ("finishing.h", "if (repeated) return finish(z, repeated, count);", "if (repeated) return;"),
     ("finishing.h", "(lies || repeated || !field.terms)", "true"),
     ("winograd.cpp", "ends.last(ends.first(at) + done[j])", "ends.last(done[j])"),
@@ -186,6 +187,7 @@ MUTANTS = [
     # The pointwise way.
     ("pointwise.cpp", "filter < c.filters ? *weight_at", "true ? *weight_at"),
     ("pointwise.cpp", "least(PANEL, packed_filters(c.filters) - panel * PANEL)", "PANEL"),
+    ("pointwise.cpp", "at_least(filters / PANEL, 1) * PANEL", "filters / PANEL * PANEL"),
     ("pointwise.cpp", "place % across * part", "place % across"),
     ("pointwise.cpp", "least(part, c.out[1] - first)", "part"),
     ("pointwise.cpp", "number / (c.samples * places) * slice", "0"),
@@ -215,6 +217,8 @@ MUTANTS = [
     ("depthwise_weights.cpp", "part < parts; part++) total +=", "part < 1; part++) total +="),
     # Choosing.
     ("dispatch.cpp", "counts[term]", "counts[0]"),
+    ("dispatch.cpp", "s->residual < 0 ?", "true ?"),
+    ("dispatch.cpp", "arrays[s->x], s->packed", "arrays[0], s->packed + 1"),
     ("dispatch.cpp", "forked || threads < 1", "threads < 1"),
     ("dispatch.cpp", "!strcmp(known.name, instructions) && ", ""),
 ]

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 import convbias
 from convbias.folding import LAWS, Folded
 from convbias.folding.programs import exported
+from convbias.nn.chained import Chained
 from convbias.ops.activations import ACTIVATIONS
 from convbias.verifying import randomised
 
@@ -1310,8 +1311,12 @@ SUMS: dict[str, tuple[Callable[[Any, Tensor], Tensor], int]] = {
 def test_sums_are_taken_into_layers(name: str) -> None:
     run, sums = SUMS[name]
     folded: Any = ours(Net(run, a=conv(), b=conv(1, 0), norm=bn()))
-    calls = [node for node in folded.model.graph.nodes if node.op == "call_module"]
-    assert sum(len(node.args) == 2 for node in calls) == sums, folded.model.code
+    turns = [turn for part in folded.model.modules() if isinstance(part, Chained) for turn in part.turns]
+    called = {str(node.target) for node in folded.model.graph.nodes if node.op == "call_module"}
+    layers = {name for name, part in folded.model.named_modules() if isinstance(part, convbias.Conv2d)}
+    alone = [node for node in folded.model.graph.nodes if str(node.target) in called & layers]
+    found = sum(turn.residual is not None for turn in turns) + sum(len(node.args) == 2 for node in alone)
+    assert found == sums, folded.model.code
 
 
 def test_what_our_kernels_are_no_faster_for_stays_torchs() -> None:

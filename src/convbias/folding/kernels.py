@@ -10,7 +10,7 @@ from torch.fx import Node
 
 from ..affine import AffineConv
 from ..ops import ways
-from ..ops.choice import SMALL
+from ..ops.choice import is_small
 from ..ops.layout import is_channels_last
 from .graph import Network
 from .laws import input_of
@@ -23,7 +23,9 @@ def pays(network: Network, node: Node) -> bool:
     """Whether a layer of convbias's is faster than torch's there, if its bias is no field."""
     conv, given = network.convolutions[node], network.hint(input_of(node))
     dims, single = conv.geometry.dims, node.meta["val"].dtype == torch.float32
-    if conv.geometry.transposed or dims < 2 or not single or math.prod(given) < SMALL:
+    if conv.geometry.transposed or dims < 2 or not single:
+        return False
+    if is_small(math.prod(given), given[1], conv.out_channels):
         return False
     # Of 3D images, torch takes its time for one by itself.
     if dims == 3:
@@ -35,7 +37,9 @@ def pays(network: Network, node: Node) -> bool:
 
 def own_way(network: Network, conv: AffineConv, given: tuple[int, ...], fielded: bool) -> str | None:
     """Which own convolution runs ``conv``, with a field or none, on images of shape ``given``; or None."""
-    if conv.geometry.dims != 2 or conv.geometry.transposed or math.prod(given) < SMALL:
+    if conv.geometry.dims != 2 or conv.geometry.transposed:
+        return None
+    if is_small(math.prod(given), given[1], conv.out_channels):
         return None
     last = _lies_last(network)
     plan = ways.plan_for(given, conv.out_channels, conv.geometry, conv.groups, last, True, fielded)

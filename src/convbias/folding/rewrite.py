@@ -24,6 +24,7 @@ from ..nn import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvT
 from ..nn.convnd import ConvNd
 from ..ops.layout import channels_last, is_channels_last
 from ..tying import Tying, Untied, parse
+from . import chains
 from .casts import implicit
 from .convolutions import KINDS, is_uneven, read
 from .graph import Network, layer_name
@@ -127,9 +128,11 @@ def written(network: Network, own: bool = False) -> GraphModule:
     graph.eliminate_dead_code()
     of_any_layout(module)
     _in_place(module)
-    graph.lint()
     module.delete_all_unused_submodules()
     _drop_unread(module)
+    if own:
+        chains.join(module)
+    graph.lint()
     module.recompile()
     return _ordinary(network)
 

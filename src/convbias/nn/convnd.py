@@ -162,6 +162,10 @@ class ConvNd(Biased):
         y = run(*call, "", self.output_size) + residual
         return ACTIVATIONS[self.activation](y) if self.activation else y
 
+    def settled(self) -> Settled | None:
+        """The call that was made last, where it can be kept."""
+        return self._settled.value if self._settled is not None else None
+
     def _settle(self, input: Tensor, weight: Tensor, bias: Sequence[Tensor], geometry: Geometry) -> Settled:
         """The call, with what can be kept for the next one: the field written out, the weight packed."""
         check(input, weight, geometry, self.groups, self.output_size)

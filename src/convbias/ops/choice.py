@@ -14,6 +14,12 @@ VARIABLE = "CONVBIAS_BACKEND"
 # For fewer numbers what goes on around a kernel takes longer than the kernel saves (benchmarks/bench_ops.py).
 SMALL = 16384
 
+
+def is_small(numbers: int, channels: int, filters: int) -> bool:
+    """Whether an image of so many ``numbers``, and what ``filters`` make of it, are too few for that."""
+    return numbers < SMALL and numbers * filters < SMALL * channels
+
+
 _chosen: ContextVar[str | None] = ContextVar("convbias_backend", default=None)
 _winograd: ContextVar[bool] = ContextVar("convbias_winograd", default=True)
 

@@ -76,6 +76,20 @@ class _Weights(ctypes.Structure):
     )
 
 
+@final
+class Step(ctypes.Structure):
+    """One of several convolutions, by the numbers of the arrays that it reads and writes."""
+
+    _fields_ = (
+        ("way", ctypes.c_int),
+        ("activation", ctypes.c_int),
+        ("shape", ctypes.c_void_p),
+        ("packed", ctypes.c_void_p),
+        ("field", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("input", "residual", "y")),
+    )
+
+
 def pack(way: str, shape: Shape, weight: Tensor, turned: bool = False) -> Tensor:
     """``weight`` (K, C/groups, kh, kw) as ``way`` wants it; ``turned``, for the gradient of the input."""
     library, code = native.loaded(), _CODES[way]
@@ -107,11 +121,12 @@ class Convolution:
         summands: Sequence[Summand] = (),
         activation: str = "",
     ) -> None:
-        self._size = (shape.samples, shape.filters, *out)
+        self.size = (shape.samples, shape.filters, *out)
+        self.way = way
         # Filters side by side, as the sums are: what lies otherwise is copied.
         laid = [Summand(_laid(summand.values), summand.index) for summand in summands]
         self.live = all(a.values is b.values for a, b in zip(laid, summands, strict=True))
-        held, field = native.field(self._size[1:], ORDER, laid)
+        held, field = native.field(self.size[1:], ORDER, laid)
         # What the library is given the addresses of.
         self._held = (shape, packed, held, field)
         self._first = (_CODES[way], native.CODES[activation], ctypes.addressof(shape))
@@ -124,15 +139,20 @@ class Convolution:
         if residual is not None:
             residual = residual.contiguous(memory_format=torch.channels_last)
             added = residual.data_ptr()
-        y = self._new() if out is None else out
+        y = self.new() if out is None else out
         numbers = (input.data_ptr(), self._packed, added, y.data_ptr())
         if not self._run(*self._first, *numbers, self._field, torch.get_num_threads()):
             raise MemoryError("no memory for a convolution's intermediate numbers")
         return y
 
-    def _new(self) -> Tensor:
-        # Whatever torch's defaults are.
-        return torch.empty(self._size, dtype=torch.float32, device="cpu", memory_format=torch.channels_last)
+    def new(self) -> Tensor:
+        """Memory for an output, whatever torch's defaults are."""
+        return torch.empty(self.size, dtype=torch.float32, device="cpu", memory_format=torch.channels_last)
+
+    def step(self, input: int, residual: int | None, y: int) -> Step:
+        """The same for a :class:`Chain`, whose arrays have these numbers."""
+        rest = (self._packed, self._field, input, -1 if residual is None else residual, y)
+        return Step(*self._first, *rest)
 
 
 def _laid(values: Tensor) -> Tensor:

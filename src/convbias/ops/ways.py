@@ -13,7 +13,7 @@ from torch import Tensor
 from ..geometry import Geometry
 from . import native, own
 from .call import Call, Packed, recorded
-from .choice import SMALL, chosen
+from .choice import chosen, is_small
 from .choice import winograd as winograd_allowed
 from .layout import as_torchs, form_of, is_channels_last
 from .own import Shape
@@ -145,6 +145,14 @@ def _convolution(call: Call) -> own.Convolution:
     return own.Convolution(plan.way, plan.shape, packed.weight, plan.out, *field)
 
 
+def alone(call: Call) -> own.Convolution | None:
+    """The own convolution that does the whole of ``call``, made ready, of channels_last images; or None."""
+    run = call.packed and call.packed.run
+    if call.packed is None or call.packed.way not in own.WAYS or not isinstance(run, partial):
+        return None
+    return run.args[0] if call.geometry.padding_mode == "zeros" else None
+
+
 def _run(convolution: own.Convolution, call: Call, input: Tensor, residual: Tensor | None) -> Tensor:
     return as_torchs(convolution(_padded(call.geometry, input), residual), input, call.weight)
 
@@ -157,7 +165,7 @@ def _padded(geometry: Geometry, input: Tensor) -> Tensor:
 def _foreign(call: Call) -> str | None:
     """Why no own convolution takes ``call``, however fast it is, or None."""
     input, weight, geometry = call.input, call.weight, call.geometry
-    if input.numel() < SMALL:
+    if is_small(input.numel(), weight.shape[1] * call.groups, weight.shape[0]):
         return "the image is small"
     if chosen() == "aten":
         return "the backend 'aten' is chosen"

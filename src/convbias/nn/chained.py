@@ -1,0 +1,170 @@
+"""A network's layers, one after another, called as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, NamedTuple, cast, final
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.modules import module as everywhere
+
+from ..ops.call import recorded
+from ..ops.chain import Chain, Link
+from ..ops.choice import chosen, winograd
+from ..ops.followers import follower
+from ..ops.kept import Kept, keep
+from ..ops.own import Convolution
+from ..ops.route import watched
+from ..ops.settled import Settled
+from .conv import Conv2d
+
+# By number: the inputs are 0, 1, …, then each layer's result.
+Values = dict[int, Tensor]
+
+# What a layer's call depends on, beside its input; each is asked of every layer before every call.
+_settings_of = attrgetter(
+    *("kernel_size", "stride", "padding", "dilation", "padding_mode", "groups", "activation", "tying")
+)
+_tensors_of: Callable[[Module], tuple[dict[str, Tensor | None], ...]] = attrgetter("_parameters", "_buffers")
+_hooks_of = attrgetter("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class Turn(NamedTuple):
+    """A layer's turn: where it is in which part, what value it is called with, and what it adds."""
+
+    part: int
+    path: tuple[str, ...]
+    input: int
+    residual: int | None = None
+
+    def layer(self, parts: Sequence[Module]) -> Module:
+        found = parts[self.part]
+        for name in self.path:
+            found = cast(Module, found._modules[name])  # an attribute of a module takes longer
+        return found
+
+    @property
+    def reads(self) -> list[int]:
+        return [self.input] if self.residual is None else [self.input, self.residual]
+
+    def of(self, values: Values) -> tuple[Tensor, Tensor | None]:
+        return values[self.input], None if self.residual is None else values[self.residual]
+
+
+@final
+class Chained(Module):
+    """Takes inputs and a network's parts, and gives the values that are ``wanted`` of their layers' turns.
+
+    Where no gradient is recorded and nobody follows the calls, the own convolutions among them are called
+    by the library: between two of them Python takes longer than a small one. What that needs is kept for as
+    long as the layers stay what they are.
+
+    Equivalent to: the layers called one by one.
+    """
+
+    def __init__(self, turns: Sequence[Turn], inputs: int, wanted: Sequence[int]) -> None:
+        super().__init__()
+        self.turns, self.inputs, self.wanted = tuple(turns), inputs, tuple(wanted)
+        self._kept: Kept[list[Callable[[Values], None]]] | None = None
+
+    def forward(self, inputs: tuple[Tensor, ...], parts: tuple[Module, ...]) -> tuple[Tensor, ...]:
+        values, layers = dict(enumerate(inputs)), [turn.layer(parts) for turn in self.turns]
+        for step in self._joined(values, layers) or self._one_by_one(layers):
+            step(values)
+        return tuple(values[number] for number in self.wanted)
+
+    def _one_by_one(self, layers: Sequence[Module]) -> list[Callable[[Values], None]]:
+        turns = enumerate(zip(self.turns, layers, strict=True), self.inputs)
+        return [partial(_take, number, turn, layer) for number, (turn, layer) in turns]
+
+    def _joined(self, values: Values, layers: Sequence[Module]) -> list[Callable[[Values], None]] | None:
+        """The steps in which the layers can be called together, or None where each is called by itself."""
+        given = list(values.values())
+        if follower(given) is not None or watched() or _any_hook_everywhere():
+            return None
+        if not all(map(_is_itself, layers)):
+            return None
+        held = [tensor for layer in layers for kind in _tensors_of(layer) for tensor in kind.values()]
+        tensors = [tensor for tensor in held if tensor is not None]
+        if recorded((*given, *tensors)):
+            return None
+        lying = tuple([(x.shape, x.stride(), x.dtype) for x in given])
+        key = (lying, tuple(map(_settings_of, layers)), chosen(), winograd())
+        kept = keep(self._kept, partial(self._join, values, layers), tensors, key)
+        if kept is not self._kept:  # to set an attribute of a module takes its time
+            self._kept = kept
+        return kept.value if kept is not None else None
+
+    def _join(self, given: Values, layers: Sequence[Any]) -> list[Callable[[Values], None]]:
+        """The steps for such inputs, found by calling each layer once."""
+        values = dict(given)
+        for step in self._one_by_one(layers):
+            step(values)
+        found = [layer.settled() for layer in layers]
+        calls = [settled for settled in found if settled is not None]
+        if len(calls) < len(layers):
+            return []
+        steps, numbers = list[Callable[[Values], None]](), range(self.inputs, self.inputs + len(layers))
+        last = torch.channels_last
+
+        def own(number: int) -> Convolution | None:
+            lies = values[number].is_contiguous(memory_format=last)
+            return calls[number - self.inputs].convolution if lies else None
+
+        for together, run in groupby(numbers, lambda number: own(number) is not None):
+            members = list(run)
+            if together and len(members) > 1:
+                convolutions = [c for c in map(own, members) if c is not None]
+                steps.append(self._run(members, convolutions))
+            else:
+                steps += [
+                    partial(_settle, n, self.turns[n - self.inputs], calls[n - self.inputs]) for n in members
+                ]
+        return steps
+
+    def _run(self, members: Sequence[int], convolutions: Sequence[Convolution]) -> Callable[[Values], None]:
+        """One call for several members, which come one after another."""
+        turns = [self.turns[number - self.inputs] for number in members]
+        read = [n for turn in turns for n in turn.reads]
+        outside = list(dict.fromkeys(n for n in read if n not in members))
+        behind = {n for turn in self.turns[members[-1] + 1 - self.inputs :] for n in turn.reads}
+        wanted = [n for n in members if n in behind or n in self.wanted]
+        place = {number: i for i, number in enumerate((*outside, *members))}
+        links = [
+            Link(convolution, place[turn.input], None if turn.residual is None else place[turn.residual])
+            for turn, convolution in zip(turns, convolutions, strict=True)
+        ]
+        chain = Chain(links, len(outside), [place[n] for n in wanted])
+        return partial(_call, chain, outside, wanted)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_kept": None}
+
+
+def _take(number: int, turn: Turn, layer: Module, values: Values) -> None:
+    input, residual = turn.of(values)
+    values[number] = layer(input) if residual is None else layer(input, residual)
+
+
+def _settle(number: int, turn: Turn, settled: Settled, values: Values) -> None:
+    values[number] = settled(*turn.of(values))
+
+
+def _call(chain: Chain, inputs: Sequence[int], results: Sequence[int], values: Values) -> None:
+    values.update(zip(results, chain([values[n] for n in inputs]), strict=True))
+
+
+def _is_itself(layer: Module) -> bool:
+    """Whether to call ``layer`` is to convolve, and nothing else."""
+    if type(layer) is not Conv2d or "forward" in vars(layer):
+        return False
+    return not any(_hooks_of(layer))
+
+
+def _any_hook_everywhere() -> bool:
+    return bool(everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks)
