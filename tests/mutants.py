@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = (
     *("affine", "folding", "folding_choice", "folding_random", "verifying", "folding_archive"),
-    *("cli_folding", "kept"),
+    *("cli_folding", "kept", "chained"),
 )
 # File, what stands there, and what is put in its place.
 MUTANTS = [

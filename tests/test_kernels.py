@@ -363,7 +363,7 @@ def test_onednn_adds_an_untied_field_to_one_image(
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("batch", [1, 2])
 def test_a_large_weight_is_packed_and_the_output_lies_as_torchs(batch: int, channels_last: bool) -> None:
-    layer = convbias.Conv2d(96, 80, 3, bias="c h", output_size=(3, 3), activation="silu")
+    layer = convbias.Conv2d(96, 240, 3, bias="c h", output_size=(3, 3), activation="silu")
     x = torch.randn(batch, 96, 5, 5)
     if channels_last:
         x = x.to(memory_format=torch.channels_last)

@@ -28,7 +28,7 @@ LAYERS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
         {"in_channels": 37, "out_channels": 37, "kernel_size": 5, "groups": 37, "padding": 2},
         (2, 37, 22, 20),
     ),
-    "onednn": ({"in_channels": 32, "out_channels": 24, "kernel_size": 5}, (1, 32, 30, 31)),
+    "onednn": ({"in_channels": 64, "out_channels": 124, "kernel_size": 5}, (1, 64, 20, 21)),
 }
 over_layers = pytest.mark.parametrize("name", LAYERS)
 over_forms = pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last], ids=str)

@@ -11,12 +11,10 @@ from torch.fx import Node
 from ..affine import AffineConv
 from ..ops import ways
 from ..ops.choice import is_small
+from ..ops.convolve import HEAVY
 from ..ops.layout import is_channels_last
 from .graph import Network
 from .laws import input_of
-
-# Weights of so many numbers take torch longer to order than a layer of convbias's takes to be called.
-HEAVY = 2**16
 
 
 def pays(network: Network, node: Node) -> bool:

@@ -21,6 +21,8 @@ from .choice import SMALL, chosen
 from .layout import as_torchs, channels_last, form_of, is_channels_last
 
 NAME = "onednn"
+# So many weights take oneDNN longer to order than its operator for ordered ones takes to be called.
+HEAVY = 3 * 2**16
 
 
 def convolve(call: Call, input: Tensor) -> Tensor:
@@ -97,9 +99,7 @@ def worth_packing(input: Tensor, weight: Tensor, geometry: Geometry) -> bool:
     """
     if geometry.dims != 2 or input.dim() != 4 or chosen() == "aten":
         return False
-    if input.numel() < SMALL and weight.numel() < SMALL:
-        return False
-    if _unfit(input, weight, geometry) is not None:
+    if weight.numel() < HEAVY or _unfit(input, weight, geometry) is not None:
         return False
     outputs = len(input) * weight.shape[0] * math.prod(geometry.output_size(input.shape[2:]))
     last = form_of(input, weight) is torch.channels_last

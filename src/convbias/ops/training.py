@@ -136,7 +136,7 @@ def _of_input(plan: Plan, input: Tensor, weight: Tensor, gz: Tensor) -> Tensor |
 def _of_weight(plan: Plan, input: Tensor, gz: Tensor) -> Tensor | None:
     """The gradient of the weight, or None where torch's is as fast."""
     shape = plan.shape
-    if plan.way != "depthwise" or shape.kernel[1] not in (5, 7, 9):
+    if plan.way != "depthwise" or shape.kernel[1] not in (3, 5, 7, 9):
         return None
     if shape.stride[1] > 2 or shape.dilation[1] > 1:
         return None

@@ -18,7 +18,7 @@ from .choice import winograd as winograd_allowed
 from .layout import as_torchs, form_of, is_channels_last
 from .own import Shape
 
-# With fewer outputs, Winograd's form of a weight that is not kept takes longer to make than it saves.
+# With fewer outputs, the form of a weight that is not kept takes longer to make than it saves.
 _WORTH_PACKING = 512
 
 
@@ -91,7 +91,7 @@ def unfit(call: Call) -> str | None:
     found = plan_of(call)
     if found is None:
         return "torch's convolution of such a shape is as fast"
-    if found.way == "winograd" and found.shape.samples * math.prod(found.out) < _WORTH_PACKING:
+    if found.way in ("winograd", "pointwise") and found.shape.samples * math.prod(found.out) < _WORTH_PACKING:
         return "the weight is not packed before, which takes longer than so few outputs save"
     return None
 
