@@ -268,15 +268,21 @@ def _convolution(
         return call(input, weight, tensors, tying, geometry, groups, name, out=out)
     shape = None if bias is None else bias.shape
     arguments = (input.shape, weight.shape, shape, groups, activation, *where)
-    if torch.compiler.is_compiling():
+    compiling = torch.compiler.is_compiling()
+    try:
+        plan = _plan(*arguments) if compiling else _known_plan(*arguments)
+    except TypeError:  # a list, which cannot be looked up
         plan = _plan(*arguments)
-    else:
-        try:
-            plan = _known_plan(*arguments)
-        except TypeError:  # a list, which cannot be looked up
-            plan = _plan(*arguments)
-    tensors = [] if bias is None else [bias]
-    return call(input, weight, tensors, plan.tying, plan.geometry, groups, plan.activation, out=out)
+    given = (
+        input,
+        weight,
+        [] if bias is None else [bias],
+        plan.tying,
+        plan.geometry,
+        groups,
+        plan.activation,
+    )
+    return call(*given, out=out) if compiling or out is not None else run(Call(*given))
 
 
 class _Plan(NamedTuple):

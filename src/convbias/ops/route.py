@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import aten, convolve, native, training, ways
 from .call import Call, recorded
-from .choice import SMALL, is_small
+from .choice import SMALL, chosen, is_small
 from .epilogue import IS_CHEAP, IS_SMALL, finish, finishing, is_cheap, native_refusal
 from .followers import follower
 from .layout import memory_order
@@ -103,7 +103,7 @@ def watched() -> bool:
 
 def _convolved_and_finished(call: Call) -> Tensor:
     numbers, weight = call.input.numel(), call.weight
-    if call.packed is None and call.geometry.dims < 3 and is_small(numbers, weight.shape[1], len(weight)):
+    if call.packed is None and call.geometry.dims < 3 and is_small(numbers, weight.shape[1], weight.shape[0]):
         # All of the following refuse it, one after another.
         return _finished_if_any(call, call.convolve(call.input))
     if ways.refusal(call) is None:
@@ -145,8 +145,10 @@ def finisher(call: Call, y: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def _epilogue(call: Call, y: Tensor) -> str:
-    for name, (_, refusal) in EPILOGUES.items():
-        if refusal(call, y) is None:
+    # What the first two would say one after the other.
+    few = y.numel() < SMALL and chosen() != "native"
+    for name in FOR_FEW if few else EPILOGUES:
+        if EPILOGUES[name][1](call, y) is None:
             return name
     raise AssertionError("single steps refuse nothing")
 
@@ -217,3 +219,4 @@ EPILOGUES: dict[str, tuple[Callable[[Call, Tensor], Tensor], Callable[[Call, Ten
     "in_place": (lambda call, y: aten.in_place(call.field(), call.activation, y), _no_writing),
     "steps": (aten.steps, _never),
 }
+FOR_FEW = ("in_place", "steps")
