@@ -85,11 +85,11 @@ NETWORKS: dict[str, tuple[list[Made], list[int]]] = {
         ],
         [5],
     ),
-    "a circle between": (
+    "a reflection between": (
         [
             (conv(32, 32, 1), 0, None),
             (conv(32, 32, 1), 1, None),
-            (conv(32, 32, 3, padding_mode="circular"), 2, None),
+            (conv(32, 32, 3, padding_mode="reflect"), 2, None),
             (conv(32, 32, 1), 3, 1),
             (conv(32, 32, 1), 4, None),
         ],
@@ -222,6 +222,7 @@ CHANGES: dict[str, Callable[[Any], object]] = {
     "its forward": lambda net: setattr(net.one(0), "forward", lambda x: torch.zeros_like(x[:, :24])),
     "to float64": lambda net: net.double(),
     "the optimizer": lambda net: step(net),
+    "written to .data, and said so": lambda net: (net.one(0).weight.data.mul_(2), net.one(0).repack()),
 }
 
 

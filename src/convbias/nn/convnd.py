@@ -15,11 +15,10 @@ from torch.nn import Parameter, init
 from ..errors import ShapeError
 from ..functional import call, check_input
 from ..geometry import Geometry, Site, per_axis
-from ..ops import compiled
 from ..ops.activations import ACTIVATIONS, check_activation
 from ..ops.call import BY_LABEL, Call, field_of
 from ..ops.choice import chosen, winograd
-from ..ops.kept import Kept, keep
+from ..ops.kept import Kept, forget, keep
 from ..ops.route import may_write
 from ..ops.settled import Settled
 from ..tying import NoBias, Tying
@@ -185,7 +184,8 @@ class ConvNd(Biased):
         other processes share nothing is kept.
         """
         self._settled = None
-        compiled.forget(self.weight)
+        # Compiled graphs and chained layers keep what they computed themselves.
+        forget()
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies and files do without what can be computed again.

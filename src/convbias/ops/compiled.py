@@ -77,11 +77,6 @@ def node(call: Call) -> Tensor:
     return ACTIVATIONS[call.activation](y) if apart else y
 
 
-def forget(weight: Tensor) -> None:
-    """Forget what was made of ``weight``."""
-    _kept.pop(weight, None)
-
-
 def whole(*given: Any, keep: bool = True) -> Tensor:
     """The node's kernel. What is made of the weight is kept for the next call where ``keep`` is true."""
     call = _call(*given)

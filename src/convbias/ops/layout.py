@@ -9,8 +9,24 @@ Order = tuple[int, ...]
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Whether ``x`` (N, C, H, W) or (N, C, D, H, W) is in channels_last, and not in both layouts."""
-    return x.is_contiguous(memory_format=channels_last(x)) and not x.is_contiguous()
+    """Whether ``x`` (N, C, H, W) or (N, C, D, H, W) is in channels_last to torch, which goes by the strides.
+
+    Strides of axes of a single number count as well, and the numbers need not be dense.
+
+    >>> import torch
+    >>> x = torch.zeros(2, 1, 4, 5)
+    >>> is_channels_last(x), is_channels_last(x.to(memory_format=torch.channels_last))
+    (False, True)
+    """
+    sizes, strides = x.shape, x.stride()
+    least = strides[1] * sizes[1]
+    if least == 0:
+        return False
+    for axis in range(len(sizes) - 1, 1, -1):
+        if strides[axis] < least:
+            return False
+        least = strides[axis] * sizes[axis]
+    return least != strides[1] and strides[0] >= least > 0 < sizes[0]
 
 
 def channels_last(x: Tensor) -> torch.memory_format:

@@ -99,7 +99,9 @@ def unfit(call: Call) -> str | None:
 def plan_of(call: Call) -> Plan | None:
     """The plan for ``call``."""
     sizes = (tuple(call.input.shape), call.weight.shape[0])
-    last = form_of(call.input, call.weight) is torch.channels_last
+    # Of a circle, torch's padding lies with its channels first.
+    round = call.geometry.padding_mode == "circular"
+    last = is_channels_last(call.weight) if round else form_of(call.input, call.weight) is torch.channels_last
     return plan_for(*sizes, call.geometry, call.groups, last, winograd_allowed(), call.fielded)
 
 
@@ -154,7 +156,8 @@ def alone(call: Call) -> own.Convolution | None:
 
 
 def _run(convolution: own.Convolution, call: Call, input: Tensor, residual: Tensor | None) -> Tensor:
-    return as_torchs(convolution(_padded(call.geometry, input), residual), input, call.weight)
+    given = _padded(call.geometry, input)
+    return as_torchs(convolution(given, residual), given, call.weight)
 
 
 def _padded(geometry: Geometry, input: Tensor) -> Tensor:
