@@ -187,7 +187,6 @@ MUTANTS = [
     # The pointwise way.
     ("pointwise.cpp", "filter < c.filters ? *weight_at", "true ? *weight_at"),
     ("pointwise.cpp", "least(PANEL, packed_filters(c.filters) - panel * PANEL)", "PANEL"),
-    ("pointwise.cpp", "at_least(filters / PANEL, 1) * PANEL", "filters / PANEL * PANEL"),
     ("pointwise.cpp", "place % across * part", "place % across"),
     ("pointwise.cpp", "least(part, c.out[1] - first)", "part"),
     ("pointwise.cpp", "number / (c.samples * places) * slice", "0"),

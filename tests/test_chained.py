@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -222,8 +224,24 @@ CHANGES: dict[str, Callable[[Any], object]] = {
     "its forward": lambda net: setattr(net.one(0), "forward", lambda x: torch.zeros_like(x[:, :24])),
     "to float64": lambda net: net.double(),
     "the optimizer": lambda net: step(net),
+    "a subclass": lambda net: setattr(net.one(0), "weight", nn.Parameter(Other(net.one(0).weight * -3))),
+    "turned when it is read": lambda net: setattr(
+        *(net.one(0), "weight"),
+        nn.Parameter(torch._neg_view(net.one(0).weight.detach())),  # pyright: ignore
+    ),
+    "a plain attribute": lambda net: plainly(net.one(0)),
     "written to .data, and said so": lambda net: (net.one(0).weight.data.mul_(2), net.one(0).repack()),
 }
+
+
+class Other(Tensor):
+    """What others make of parameters."""
+
+
+def plainly(layer: convbias.Conv2d) -> None:
+    weight = layer.weight * -3
+    del layer.weight
+    layer.weight = weight  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def step(net: Net) -> None:
@@ -241,6 +259,67 @@ def test_a_change_is_seen(change: str) -> None:
         x = x.to(next(net.parameters()).dtype)
         assert same(net, x)
         assert not torch.equal(net(x)[0], before.to(x.dtype))
+
+
+def test_a_plain_attribute_keeps_its_gradient() -> None:
+    net, x = Net("a block"), image()
+    scale = torch.ones((), requires_grad=True)
+    with torch.no_grad():
+        net(x)
+    for parameter in net.parameters():
+        parameter.requires_grad_(False)
+    weight = net.one(0).weight
+    del net.one(0).weight
+    net.one(0).weight = weight * scale  # pyright: ignore[reportAttributeAccessIssue]
+    assert net(x)[0].requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_what_is_added_may_be_of_another_type(dtype: torch.dtype) -> None:
+    layers = convbias.Conv2d(32, 32, 1), convbias.Conv2d(32, 32, 1)
+    chained, x, r = Chained([Turn(0, (), 0), Turn(1, (), 2, 1)], 2, [3]), image(), image()
+    with torch.no_grad():
+        chained((x, r), layers)
+        (found,), wanted = chained((x, r.to(dtype)), layers), layers[1](layers[0](x), r.to(dtype))
+    assert found.dtype == wanted.dtype
+    assert torch.equal(found, wanted)
+    with pytest.raises(ValueError, match="must have the output's shape"):
+        chained((x, r[:, :16]), layers)
+
+
+def test_a_layer_may_have_several_turns() -> None:
+    one, half = convbias.Conv2d(32, 32, 3, padding=1), convbias.Conv2d(32, 32, 1, stride=2)
+    chained = Chained([Turn(0, (), 0), Turn(1, (), 1), Turn(0, (), 2)], 1, [3])
+    x = torch.randn(2, 32, 64, 64).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        for _ in range(2):
+            assert torch.equal(chained((x,), (one, half))[0], one(half(one(x))))
+
+
+def test_threads_call_at_once() -> None:
+    net, sizes = Net("a line"), (1, 2, 3)
+    images = {n: image(n) for n in sizes}
+    wrong, interval = list[int](), sys.getswitchinterval()
+
+    def work(first: int) -> None:
+        with torch.no_grad():
+            for i in range(100):
+                n = sizes[(first + i) % 3]
+                if not torch.equal(net(images[n])[0], wanted[n]):
+                    wrong.append(n)
+
+    with torch.no_grad():
+        wanted = {n: net.one_by_one(x)[0] for n, x in images.items()}
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(3)]
+    try:
+        sys.setswitchinterval(1e-6)
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not wrong
 
 
 def test_hooks_are_called() -> None:

@@ -345,6 +345,15 @@ def test_torchs_defaults_are_for_new_tensors(case: Made) -> None:
             assert torch.equal(layer(x), wanted)
 
 
+def test_so_many_channels_that_no_slice_of_weights_is_small() -> None:
+    layer, x = convbias.Conv2d(9000, 40, 1, activation="tanh"), torch.randn(1, 9000, 2, 3)
+    x = x.to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        (taken,) = convbias.explain_route(layer, x)
+        assert taken.convolution == "pointwise"
+        assert_close(layer(x).double(), exact(layer, x), rtol=1e-5, atol=2e-5)
+
+
 def test_few_outputs_and_large_weights_keep_torchs_way() -> None:
     with torch.no_grad():
         for channels, side in ((64, 4), (512, 7)):

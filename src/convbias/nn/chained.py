@@ -17,11 +17,12 @@ from ..ops.call import recorded
 from ..ops.chain import Chain, Link
 from ..ops.choice import chosen, winograd
 from ..ops.followers import follower
-from ..ops.kept import Kept, keep
+from ..ops.kept import Kept, counted, keep
 from ..ops.own import Convolution
-from ..ops.route import watched
+from ..ops.route import may_write, watched
 from ..ops.settled import Settled
 from .conv import Conv2d
+from .convnd import check_residual
 
 # By number: the inputs are 0, 1, …, then each layer's result.
 Values = dict[int, Tensor]
@@ -74,8 +75,10 @@ class Chained(Module):
 
     def forward(self, inputs: tuple[Tensor, ...], parts: tuple[Module, ...]) -> tuple[Tensor, ...]:
         values, layers = dict(enumerate(inputs)), [turn.layer(parts) for turn in self.turns]
-        for step in self._joined(values, layers) or self._one_by_one(layers):
-            step(values)
+        steps = self._joined(values, layers) or self._one_by_one(layers)
+        if len(values) == self.inputs:
+            for step in steps:
+                step(values)
         return tuple(values[number] for number in self.wanted)
 
     def _one_by_one(self, layers: Sequence[Module]) -> list[Callable[[Values], None]]:
@@ -83,7 +86,10 @@ class Chained(Module):
         return [partial(_take, number, turn, layer) for number, (turn, layer) in turns]
 
     def _joined(self, values: Values, layers: Sequence[Module]) -> list[Callable[[Values], None]] | None:
-        """The steps in which the layers can be called together, or None where each is called by itself."""
+        """The steps in which the layers can be called together, or None where each is called by itself.
+
+        Where they are found anew, the values are as well.
+        """
         given = list(values.values())
         if follower(given) is not None or watched() or _any_hook_everywhere():
             return None
@@ -100,15 +106,19 @@ class Chained(Module):
             self._kept = kept
         return kept.value if kept is not None else None
 
-    def _join(self, given: Values, layers: Sequence[Any]) -> list[Callable[[Values], None]]:
-        """The steps for such inputs, found by calling each layer once."""
-        values = dict(given)
-        for step in self._one_by_one(layers):
-            step(values)
-        found = [layer.settled() for layer in layers]
-        calls = [settled for settled in found if settled is not None]
-        if len(calls) < len(layers):
-            return []
+    def _join(self, values: Values, layers: Sequence[Any]) -> list[Callable[[Values], None]]:
+        """The steps for such inputs, found by calling each layer once; none where one is called otherwise."""
+        calls = list[Settled]()
+        for number, (turn, layer) in enumerate(zip(self.turns, layers, strict=True), self.inputs):
+            input, residual = turn.of(values)
+            call = _settled(layer, input, residual)
+            if call is None:
+                # Whoever calls the layers one by one begins anew.
+                for later in range(self.inputs, number):
+                    del values[later]
+                return []
+            calls.append(call)
+            values[number] = call(input, residual)
         steps, numbers = list[Callable[[Values], None]](), range(self.inputs, self.inputs + len(layers))
         last = torch.channels_last
 
@@ -160,10 +170,23 @@ def _call(chain: Chain, inputs: Sequence[int], results: Sequence[int], values: V
 
 
 def _is_itself(layer: Module) -> bool:
-    """Whether to call ``layer`` is to convolve, and nothing else."""
-    if type(layer) is not Conv2d or "forward" in vars(layer):
+    """Whether to call ``layer`` is to convolve with parameters of its own, and nothing else."""
+    if type(layer) is not Conv2d or "forward" in vars(layer) or any(_hooks_of(layer)):
         return False
-    return not any(_hooks_of(layer))
+    own = layer._parameters
+    return "weight" in own and all(name in own for name in layer._bias_names)
+
+
+def _settled(layer: Conv2d, input: Tensor, residual: Tensor | None) -> Settled | None:
+    """The layer's call for such tensors, or None where it is not settled what runs it."""
+    geometry, weight, bias = layer.geometry(), layer.weight, layer._bias_arguments()
+    tensors = [input, weight, *bias]
+    if residual is not None:
+        check_residual(residual, input, layer.out_channels, geometry)
+        tensors.append(residual)
+    if (residual is not None and residual.dtype != input.dtype) or not may_write(tensors):
+        return None
+    return layer.settle(input, weight, bias, geometry) if all(map(counted, [weight, *bias])) else None
 
 
 def _any_hook_everywhere() -> bool:

@@ -149,7 +149,7 @@ class ConvNd(Biased):
         if (residual is None or residual.dtype == input.dtype) and may_write(tensors):
             setting = (geometry, self.activation, chosen(), winograd())
             key = (input.shape, input.stride(), input.dtype, *setting)
-            compute = partial(self._settle, input, weight, bias, geometry)
+            compute = partial(self.settle, input, weight, bias, geometry)
             settled = keep(self._settled, compute, [weight, *bias], key)
             if settled is not self._settled:  # to set an attribute of a module takes its time
                 self._settled = settled
@@ -161,11 +161,7 @@ class ConvNd(Biased):
         y = run(*call, "", self.output_size) + residual
         return ACTIVATIONS[self.activation](y) if self.activation else y
 
-    def settled(self) -> Settled | None:
-        """The call that was made last, where it can be kept."""
-        return self._settled.value if self._settled is not None else None
-
-    def _settle(self, input: Tensor, weight: Tensor, bias: Sequence[Tensor], geometry: Geometry) -> Settled:
+    def settle(self, input: Tensor, weight: Tensor, bias: Sequence[Tensor], geometry: Geometry) -> Settled:
         """The call, with what can be kept for the next one: the field written out, the weight packed."""
         check(input, weight, geometry, self.groups, self.output_size)
         spelling = self._spelling
