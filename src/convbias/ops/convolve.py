@@ -52,7 +52,8 @@ def fused_refusal(call: Call) -> str | None:
         return "it takes images one by one"
     if 1 in call.bias[0].shape:
         return "the field shares an axis"
-    if not (is_channels_last(call.input) and is_channels_last(call.bias[0][None])):
+    field = call.bias[0][None]
+    if not (is_channels_last(call.input) and field.is_contiguous(memory_format=channels_last(field))):
         return "input and field do not both lie in channels_last"
     return _not_now(call)
 

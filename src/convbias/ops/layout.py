@@ -20,7 +20,7 @@ def is_channels_last(x: Tensor) -> bool:
     """
     sizes, strides = x.shape, x.stride()
     least = strides[1] * sizes[1]
-    if least == 0:
+    if least == 0 or len(sizes) not in (4, 5):
         return False
     for axis in range(len(sizes) - 1, 1, -1):
         if strides[axis] < least:
