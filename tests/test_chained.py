@@ -259,6 +259,8 @@ def test_a_change_is_seen(change: str) -> None:
         x = x.to(next(net.parameters()).dtype)
         assert same(net, x)
         assert not torch.equal(net(x)[0], before.to(x.dtype))
+        CHANGES[change](net)
+        assert same(net, x)
 
 
 def test_a_plain_attribute_keeps_its_gradient() -> None:
