@@ -279,6 +279,7 @@ def holds(case: Case, layer: Any) -> bool:
 
 
 @over(ALL)
+@pytest.mark.filterwarnings("ignore:Using padding='same'")  # torch's own layer, once in a process
 def test_every_layer_starts_as_torchs_and_loads_its_state(case: Case) -> None:
     size, options = case.layer.output_size, {k: v for k, v in case.layer.options.items() if k != "activation"}
     theirs_has = {"bias": repr(case.tying) != "none"}
