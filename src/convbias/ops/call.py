@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,10 @@ from ..geometry import Geometry, Site
 from ..tying import Labelled, Tying, parse
 from ..tying.base import Summand
 from ..tying.labels import gather
+from .choice import is_small
+
+if TYPE_CHECKING:
+    from .own import Convolution
 
 BY_LABEL = "labels"
 
@@ -23,13 +27,15 @@ class Packed(NamedTuple):
     """A weight as one ``way`` of convolving wants it, for inputs of one shape.
 
     Where there is a ``run`` it does the whole of the call, for an input and what is added before the
-    activation, if anything is. Where that is ``live``, it reads the bias where it lies, at every call.
+    activation, if anything is. Where that is ``live``, it reads the bias where it lies, at every call. Where
+    there is a ``whole``, it is the own convolution that does all of it, of images in channels_last.
     """
 
     way: str
     weight: Tensor
     run: Callable[[Call, Tensor, Tensor | None], Tensor] | None = None
     live: bool = True
+    whole: Convolution | None = None
 
 
 class Call(NamedTuple):
@@ -48,6 +54,11 @@ class Call(NamedTuple):
     activation: str
     # The weight as the kernel wants it, where a layer keeps it so.
     packed: Packed | None = None
+
+    @property
+    def is_small(self) -> bool:
+        """Whether its image, and what its filters make of it, are too few numbers for own kernels."""
+        return is_small(self.input.numel(), self.weight.shape[1] * self.groups, self.weight.shape[0])
 
     @property
     def tied(self) -> Tensor | None:

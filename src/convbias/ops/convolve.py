@@ -165,11 +165,10 @@ def _input_and_where(call: Call, input: Tensor) -> tuple[Tensor, tuple[object, .
 def missing() -> str | None:
     """Why oneDNN's operators cannot be used, or None: they are tried on two small convolutions."""
     try:
+        # Whatever torch's defaults are.
+        ones = partial(torch.ones, dtype=torch.float32, device="cpu")
         for run, sides in ((F.conv2d, (5, 6)), (F.conv3d, (4, 5, 6))):
-            ones, geometry = (
-                partial(torch.ones, dtype=torch.float32, device="cpu"),
-                Geometry.of(len(sides), 3, padding=1),
-            )
+            geometry = Geometry.of(len(sides), 3, padding=1)
             x, w = ones(1, 2, *sides).cumsum(-1), ones(3, 2, *geometry.kernel_size).cumsum(-1).cumsum(0)
             call = Call(x, w, [], "none", geometry, 1, "")
             packed = [None, pack(x, w, geometry, 1)] if len(sides) == 2 else [None]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import aten, convolve, native, training, ways
 from .call import Call, recorded
-from .choice import SMALL, chosen, is_small
+from .choice import SMALL, chosen
 from .epilogue import IS_CHEAP, IS_SMALL, finish, finishing, is_cheap, native_refusal
 from .followers import follower
 from .layout import memory_order
@@ -102,8 +102,7 @@ def watched() -> bool:
 
 
 def _convolved_and_finished(call: Call) -> Tensor:
-    numbers, weight = call.input.numel(), call.weight
-    if call.packed is None and call.geometry.dims < 3 and is_small(numbers, weight.shape[1], weight.shape[0]):
+    if call.packed is None and call.geometry.dims < 3 and call.is_small:
         # All of the following refuse it, one after another.
         return _finished_if_any(call, call.convolve(call.input))
     if ways.refusal(call) is None:

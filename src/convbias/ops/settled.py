@@ -31,7 +31,7 @@ class Settled:
         # The input is another one at the next call.
         self.call = call._replace(input=call.weight)
         self._whole = call.packed.run if call.packed else None
-        self.convolution = ways.alone(call)
+        self.convolution = call.packed.whole if call.packed else None
         self._convolve: Callable[[Call, Tensor], Tensor] | None = None
         self._finish: Callable[[Tensor], Tensor] | None = None
         batched = call.input.dim() == call.weight.dim()

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..geometry import Geometry
 from . import native, own
 from .call import Call, Packed, recorded
-from .choice import chosen, is_small
+from .choice import chosen
 from .choice import winograd as winograd_allowed
 from .layout import as_torchs, form_of, is_channels_last
 from .own import Shape
@@ -138,21 +138,14 @@ def pack(call: Call) -> Packed:
 def ready(call: Call, packed: Packed) -> Packed:
     """``packed`` by :func:`pack`, and all else of ``call`` that can be made ready for inputs like its own."""
     convolution = _convolution(call._replace(packed=packed))
-    return packed._replace(run=partial(_run, convolution), live=convolution.live)
+    whole = convolution if call.geometry.padding_mode == "zeros" else None
+    return packed._replace(run=partial(_run, convolution), live=convolution.live, whole=whole)
 
 
 def _convolution(call: Call) -> own.Convolution:
     plan, packed = planned(call), call.packed or pack(call)
     field = (call.bared.summands(), call.activation)
     return own.Convolution(plan.way, plan.shape, packed.weight, plan.out, *field)
-
-
-def alone(call: Call) -> own.Convolution | None:
-    """The own convolution that does the whole of ``call``, made ready, of channels_last images; or None."""
-    run = call.packed and call.packed.run
-    if call.packed is None or call.packed.way not in own.WAYS or not isinstance(run, partial):
-        return None
-    return run.args[0] if call.geometry.padding_mode == "zeros" else None
 
 
 def _run(convolution: own.Convolution, call: Call, input: Tensor, residual: Tensor | None) -> Tensor:
@@ -168,7 +161,7 @@ def _padded(geometry: Geometry, input: Tensor) -> Tensor:
 def _foreign(call: Call) -> str | None:
     """Why no own convolution takes ``call``, however fast it is, or None."""
     input, weight, geometry = call.input, call.weight, call.geometry
-    if is_small(input.numel(), weight.shape[1] * call.groups, weight.shape[0]):
+    if call.is_small:
         return "the image is small"
     if chosen() == "aten":
         return "the backend 'aten' is chosen"
