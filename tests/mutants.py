@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = (
     *("affine", "folding", "folding_choice", "folding_random", "verifying", "folding_archive"),
-    *("cli_folding", "kept", "chained"),
+    *("cli_folding", "kept", "chained", "trained"),
 )
 # File, what stands there, and what is put in its place.
 MUTANTS = [
@@ -175,8 +175,23 @@ MUTANTS = [
     ("verifying/sizes.py", "APART * axis", "0 * axis"),
     ("verifying/verdict.py", "if a.dim() > 2 else size.max()", "if False else size.max()"),
     ("verifying/verdict.py", "largest = torch.maximum(largest, least)", "pass"),
-    ("ops/kept.py", "            and self.states == tuple(map(state_of, tensors))\n", ""),
+    ("ops/kept.py", "            and self.states == tuple(map(self.state_of, tensors))\n", ""),
     ("ops/kept.py", ", _Steps.taken", ", 0"),
+    (
+        "ops/kept.py",
+        "return tensor.shape, tensor.stride(), tensor.dtype",
+        "return tensor.shape, tensor.dtype",
+    ),
+    (
+        "ops/kept.py",
+        "return tensor.shape, tensor.stride(), tensor.dtype",
+        "return tensor.shape, tensor.stride()",
+    ),
+    ("ops/trained.py", "if step.live else None", "if True else None"),
+    ("ops/trained.py", "[summand.values.data_ptr() for summand in summands]", "[]"),
+    ("ops/trained.py", "        call = call.bared if self.is_whole", "        call = call if self.is_whole"),
+    ("nn/convnd.py", "not all(map(_is_leaf, (weight, *bias)))", "False"),
+    ("nn/convnd.py", ', "_trained": None}', "}"),
     ("ops/followers.py", "        if tensor.is_neg():\n", "        if False:\n"),
     ("ops/followers.py", "        if type(tensor) not in _PLAIN:\n", "        if False:\n"),
     ("ops/followers.py", "if _modes() else transform()", "if False else transform()"),

@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import torch
@@ -16,15 +17,19 @@ from ..errors import ShapeError
 from ..functional import call, check_input
 from ..geometry import Geometry, Site, per_axis
 from ..ops.activations import ACTIVATIONS, check_activation
-from ..ops.call import BY_LABEL, Call, field_of
+from ..ops.call import BY_LABEL, Call, field_of, recorded
 from ..ops.choice import chosen, winograd
-from ..ops.kept import Kept, forget, keep
-from ..ops.route import may_write
+from ..ops.followers import follower
+from ..ops.kept import Kept, forget, keep, layout_of, numbers_of
+from ..ops.route import watched
 from ..ops.settled import Settled
+from ..ops.trained import Trained, trained
 from ..tying import NoBias, Tying
 from .biased import Biased
 
 Ints = int | Sequence[int]
+
+_is_leaf = attrgetter("is_leaf")
 
 
 class ConvNd(Biased):
@@ -66,6 +71,7 @@ class ConvNd(Biased):
         check_activation(activation)
         self._geometry_key: tuple[object, ...] = ()
         self._settled: Kept[Settled] | None = None
+        self._trained: Kept[Trained | None] | None = None
         self.geometry()
         # torch.nn reads a truth value: None, 0, 1 and numpy's bools are given too.
         self._set_tying(bool(bias) if bias in (None, 0, 1) else bias, output_size, self.dims)
@@ -146,20 +152,38 @@ class ConvNd(Biased):
         if residual is not None:
             check_residual(residual, input, self.out_channels, geometry)
             tensors.append(residual)
-        if (residual is None or residual.dtype == input.dtype) and may_write(tensors):
-            setting = (geometry, self.activation, chosen(), winograd())
-            key = (input.shape, input.stride(), input.dtype, *setting)
-            compute = partial(self.settle, input, weight, bias, geometry)
-            settled = keep(self._settled, compute, [weight, *bias], key)
-            if settled is not self._settled:  # to set an attribute of a module takes its time
-                self._settled = settled
-            if settled is not None:
-                return settled.value(input, residual)
+        if (residual is None or residual.dtype == input.dtype) and follower(tensors) is None:
+            y = None
+            if not recorded(tensors):
+                y = self._without_gradient(input, weight, bias, geometry, residual)
+            elif residual is None:
+                y = self._with_gradient(input, weight, bias, geometry)
+            if y is not None:
+                return y
         call = (input, weight, bias, self._spelling, geometry, self.groups)
         if residual is None:
             return run(*call, self.activation or "", self.output_size)
         y = run(*call, "", self.output_size) + residual
         return ACTIVATIONS[self.activation](y) if self.activation else y
+
+    def _key(self, input: Tensor, geometry: Geometry) -> tuple[object, ...]:
+        setting = (geometry, self.activation, chosen(), winograd())
+        return (input.shape, input.stride(), input.dtype, *setting)
+
+    def _without_gradient(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        bias: Sequence[Tensor],
+        geometry: Geometry,
+        residual: Tensor | None,
+    ) -> Tensor | None:
+        """The output by what was kept from the last call, or None where nothing can be kept."""
+        compute = partial(self.settle, input, weight, bias, geometry)
+        settled = keep(self._settled, compute, [weight, *bias], self._key(input, geometry), numbers_of)
+        if settled is not self._settled:  # to set an attribute of a module takes its time
+            self._settled = settled
+        return None if settled is None else settled.value(input, residual)
 
     def settle(self, input: Tensor, weight: Tensor, bias: Sequence[Tensor], geometry: Geometry) -> Settled:
         """The call, with what can be kept for the next one: the field written out, the weight packed."""
@@ -171,6 +195,27 @@ class ConvNd(Biased):
         call = Call(input, weight, bias, spelling, geometry, self.groups, self.activation or "")
         return Settled(call)
 
+    def _with_gradient(
+        self, input: Tensor, weight: Tensor, bias: Sequence[Tensor], geometry: Geometry
+    ) -> Tensor | None:
+        """The output as one step with its gradients, or None where it is made in several."""
+        # What was computed from others holds on to all that it was computed from.
+        if watched() or not all(map(_is_leaf, (weight, *bias))):
+            return None
+        compute = partial(self._train, input, weight, bias, geometry)
+        kept = keep(self._trained, compute, [weight, *bias], self._key(input, geometry), layout_of)
+        if kept is not self._trained:
+            self._trained = kept
+        return None if kept is None or kept.value is None else kept.value(input, weight, bias)
+
+    def _train(
+        self, input: Tensor, weight: Tensor, bias: Sequence[Tensor], geometry: Geometry
+    ) -> Trained | None:
+        check(input, weight, geometry, self.groups, self.output_size)
+        call = Call(input, weight, bias, self._spelling, geometry, self.groups, self.activation or "")
+        found = trained(call)
+        return found if found is not None and found.is_whole else None
+
     def repack(self) -> None:
         """Forget what was computed from the parameters.
 
@@ -179,13 +224,13 @@ class ConvNd(Biased):
         that torch does not count: a write to ``.data``, or to what ``.numpy()`` gave. Of parameters that
         other processes share nothing is kept.
         """
-        self._settled = None
+        self._settled = self._trained = None
         # Compiled graphs and chained layers keep what they computed themselves.
         forget()
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies and files do without what can be computed again.
-        return {**self.__dict__, "_settled": None}
+        return {**self.__dict__, "_settled": None, "_trained": None}
 
     def extra_repr(self) -> str:
         parts = [f"{self.in_channels}, {self.out_channels}"]

@@ -104,11 +104,7 @@ class Call(NamedTuple):
 
     def summands(self) -> list[Summand]:
         """What remains to be added, as it is stored."""
-        if not self.fielded:
-            return []
-        if self.tying == BY_LABEL:
-            return [Summand(gather(*self.bias))]
-        return _parsed(self.tying).summands(self.bias, self.site)
+        return summands_of(self.bias, self.tying, self.site) if self.fielded else []
 
 
 def recorded(tensors: Sequence[Tensor]) -> bool:
@@ -119,6 +115,11 @@ def recorded(tensors: Sequence[Tensor]) -> bool:
 def field_of(bias: Sequence[Tensor], tying: str, site: Site) -> Tensor:
     """The bias field in compact form, from an op's arguments."""
     return gather(*bias) if tying == BY_LABEL else _parsed(tying).field(bias, site)
+
+
+def summands_of(bias: Sequence[Tensor], tying: str, site: Site) -> list[Summand]:
+    """The same as it is stored."""
+    return [Summand(gather(*bias))] if tying == BY_LABEL else _parsed(tying).summands(bias, site)
 
 
 def as_arguments(tying: Tying, parameters: Sequence[Tensor], site: Site) -> tuple[list[Tensor], str]:

@@ -31,7 +31,7 @@ def finish(y: Tensor, summands: list[Summand], activation: str, kernels: ModuleT
     values = [summand.values for summand in summands]
     if recorded((y, *values)):
         indices = [summand.index for summand in summands]
-        return _Finish.apply(y, _order(y), indices, activation, kernels, *values)[0]
+        return _Finish.apply(y, order_of(y), indices, activation, kernels, *values)[0]
     return finishing(y, summands, activation, kernels)(y)
 
 
@@ -39,7 +39,7 @@ def finishing(
     y: Tensor, summands: list[Summand], activation: str, kernels: ModuleType
 ) -> Callable[[Tensor], Tensor]:
     """The same, without a gradient, for all that lie like ``y``."""
-    return kernels.Epilogue(tuple(y.shape[1:]), _order(y), summands, activation)
+    return kernels.Epilogue(tuple(y.shape[1:]), order_of(y), summands, activation)
 
 
 def native_refusal(call: Call, dtype: torch.dtype, numbers: int) -> str | None:
@@ -60,7 +60,8 @@ def is_cheap(call: Call) -> bool:
     return call.activation in CHEAP and not call.fielded
 
 
-def _order(y: Tensor) -> Order:
+def order_of(y: Tensor) -> Order:
+    """How the samples of ``y`` lie, which must be dense."""
     order = memory_order(y)
     if order is None:
         raise AssertionError("the route lets no output pass whose samples are not dense")

@@ -131,13 +131,15 @@ def use(instructions: str) -> None:
 class Epilogue:
     """``z ↦ act(z + field)``, written onto ``z``, or beside it where ``z + field`` is to be kept.
 
-    Each ``z`` has samples of the same shape that lie in ``order``.
+    Each ``z`` has samples of the same shape that lie in ``order``. Where it is ``live``, the field is read
+    where the summands lie, at every call.
     """
 
     def __init__(
         self, sample: tuple[int, ...], order: Order, summands: list[Summand], activation: str
     ) -> None:
         self._held = field(sample, order, summands)
+        self.live = are_live(self._held[0], summands)
         self._field, self._code = ctypes.addressof(self._held[1]), CODES[activation]
         self._run = loaded().convbias_forward
 
@@ -197,6 +199,11 @@ def field(sample: tuple[int, ...], order: Order, summands: Sequence[Summand]) ->
         held.append(values)
         _set_term(made, i, values, summand.index, order)
     return held, made
+
+
+def are_live(held: Sequence[Tensor], summands: Sequence[Summand]) -> bool:
+    """Whether what is ``held`` for a field are the summands' own numbers, of which none is a copy."""
+    return all(h.data_ptr() == s.values.data_ptr() for h, s in zip(held, summands, strict=True))
 
 
 def _set_sizes(field: _Field, sample: tuple[int, ...], order: Order) -> None:

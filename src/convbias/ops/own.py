@@ -108,39 +108,48 @@ def pack(way: str, shape: Shape, weight: Tensor, turned: bool = False) -> Tensor
 class Convolution:
     """``input ↦ act(input ∗ packed + field + residual)``, (N, K, *out) in channels_last: all else is ready.
 
-    ``residual`` is of the output's shape, if there is one. ``out``, in channels_last too, is written over
-    where it is given. Where it is ``live``, the field is read where the summands lie, at every call.
+    ``packed`` is None where it is another one at each call. ``residual`` is of the output's shape, if there
+    is one. ``out``, in channels_last too, is written over where it is given. Where it is ``live``, the field
+    is read where the summands lie, at every call.
     """
 
     def __init__(
         self,
         way: str,
         shape: Shape,
-        packed: Tensor,
+        packed: Tensor | None,
         out: tuple[int, ...],
         summands: Sequence[Summand] = (),
         activation: str = "",
     ) -> None:
         self.size = (shape.samples, shape.filters, *out)
-        self.way = way
+        self.way, self.shape = way, shape
         # Filters side by side, as the sums are: what lies otherwise is copied.
         laid = [Summand(_laid(summand.values), summand.index) for summand in summands]
-        self.live = all(a.values is b.values for a, b in zip(laid, summands, strict=True))
         held, field = native.field(self.size[1:], ORDER, laid)
+        self.live = native.are_live(held, summands)
         # What the library is given the addresses of.
         self._held = (shape, packed, held, field)
         self._first = (_CODES[way], native.CODES[activation], ctypes.addressof(shape))
-        self._packed, self._field = packed.data_ptr(), ctypes.addressof(field)
+        self._packed = None if packed is None else packed.data_ptr()
+        self._field = ctypes.addressof(field)
         self._run = native.loaded().convbias_convolve
 
-    def __call__(self, input: Tensor, residual: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+    def __call__(
+        self,
+        input: Tensor,
+        residual: Tensor | None = None,
+        out: Tensor | None = None,
+        packed: Tensor | None = None,
+    ) -> Tensor:
         input = input.contiguous(memory_format=torch.channels_last)
         added = None
         if residual is not None:
             residual = residual.contiguous(memory_format=torch.channels_last)
             added = residual.data_ptr()
         y = self.new() if out is None else out
-        numbers = (input.data_ptr(), self._packed, added, y.data_ptr())
+        weight = self._packed if packed is None else packed.data_ptr()
+        numbers = (input.data_ptr(), weight, added, y.data_ptr())
         if not self._run(*self._first, *numbers, self._field, torch.get_num_threads()):
             raise MemoryError("no memory for a convolution's intermediate numbers")
         return y

@@ -16,6 +16,7 @@ from .choice import SMALL, chosen
 from .epilogue import IS_CHEAP, IS_SMALL, finish, finishing, is_cheap, native_refusal
 from .followers import follower
 from .layout import memory_order
+from .trained import trained
 
 
 @final
@@ -107,12 +108,10 @@ def _convolved_and_finished(call: Call) -> Tensor:
         return _finished_if_any(call, call.convolve(call.input))
     if ways.refusal(call) is None:
         return ways.run(call)
-    if training.refusal(call) is None:
-        call = call.bared
-        y = training.convolve(call, ways.planned(call))
-        return y if training.is_whole(call) else finished(call, y)
-    if training.is_joined(call):
-        return training.convolve(call, None)
+    own = trained(call)
+    if own is not None:
+        y = own(call.input, call.weight, call.bias)
+        return y if own.is_whole else finished(call.bared, y)
     run, left = convolution(call)
     return _finished_if_any(left, run(call, call.input))
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from ..tying.base import Summand
-from . import native, own, ways
+from . import own, ways
 from .call import Call, recorded
-from .epilogue import KEEPING, finish, hand_back, native_refusal
-from .layout import as_torchs, memory_order
+from .epilogue import KEEPING, native_refusal
 from .ways import Plan
 
 
@@ -49,63 +46,12 @@ def is_whole(call: Call) -> bool:
 
 def plan_of(call: Call) -> Plan | None:
     """The own convolution that is faster for ``call`` and its gradients, or None."""
-    return None if _bent(call) or ways.unfit(call) else _of_gradients(ways.planned(call))
+    return None if _bent(call) or ways.unfit(call) else of_gradients(ways.planned(call))
 
 
-def _of_gradients(plan: Plan | None) -> Plan | None:
+def of_gradients(plan: Plan | None) -> Plan | None:
+    """``plan`` where own kernels make its gradients too, or None."""
     return None if plan is None or plan.way in ("direct", "pointwise") else plan
-
-
-def convolve(call: Call, plan: Plan | None) -> Tensor:
-    """``call`` by an own convolution or torch's, which must not have been refused.
-
-    The whole, or without field and activation.
-    """
-    summands, activation = (call.summands(), call.activation) if is_whole(call) else ([], "")
-    given = (call._replace(bias=(), tying="none"), plan, [s.index for s in summands], activation)
-    y = _Convolution.apply(call.input, call.weight, *given, *(s.values for s in summands))
-    return as_torchs(y, call.input, call.weight)
-
-
-@final
-class _Convolution(torch.autograd.Function):
-    """A convolution with its field and activation, as torch differentiates it."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        input: Tensor,
-        weight: Tensor,
-        call: Call,
-        plan: Plan | None,
-        indices: list[tuple[Tensor, ...]],
-        activation: str,
-        *values: Tensor,
-    ) -> Tensor:
-        summands = [Summand(v, i) for v, i in zip(values, indices, strict=True)]
-        if plan is None:
-            y = call.convolve(input)
-            y = finish(y if memory_order(y) else y.contiguous(), summands, activation, native)
-        else:
-            packed = own.pack(plan.way, plan.shape, weight)
-            y = own.Convolution(plan.way, plan.shape, packed, plan.out, summands, activation)(input)
-        where = (call.geometry, call.groups, memory_order(y))
-        ctx.plan = (_of_gradients(plan), *where, indices, activation)
-        ctx.save_for_backward(input, weight, y if activation else None, *values)
-        return y
-
-    @staticmethod
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, gy: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        plan, geometry, groups, order, indices, activation = ctx.plan
-        input, weight, y, *values = ctx.saved_tensors
-        call = Call(input, weight, (), "none", geometry, groups, activation)
-        summands = [Summand(v, i) for v, i in zip(values, indices, strict=True)]
-        needed = ctx.needs_input_grad
-        gz, grads = hand_back(y, gy, order, summands, activation, native, needed[6:], local=True)
-        found = gradients(plan, call, gz, needed[:2])
-        return *found, None, None, None, None, *grads
 
 
 def gradients(plan: Plan | None, call: Call, gz: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
@@ -128,9 +74,8 @@ def _of_input(plan: Plan, input: Tensor, weight: Tensor, gz: Tensor) -> Tensor |
     """The gradient of the input, a convolution by the weight turned round; None where torch's is as fast."""
     if tuple(plan.shape.stride) != (1, 1):
         return None
-    turned = plan.shape.turned()
-    packed = own.pack(plan.way, turned, weight, turned=True)
-    return own.Convolution(plan.way, turned, packed, tuple(input.shape[2:]))(gz)
+    packed = own.pack(plan.way, plan.turned.shape, weight, turned=True)
+    return plan.turned(gz, packed=packed)
 
 
 def _of_weight(plan: Plan, input: Tensor, gz: Tensor) -> Tensor | None:

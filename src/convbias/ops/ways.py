@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import final
 
 import torch
@@ -29,7 +29,13 @@ class Plan:
 
     way: str
     shape: Shape
+    size: tuple[int, ...]
     out: tuple[int, ...]
+
+    @cached_property
+    def turned(self) -> own.Convolution:
+        """The convolution that makes the gradient of the input from the output's, where the stride is 1."""
+        return own.Convolution(self.way, self.shape.turned(), None, self.size)
 
 
 @lru_cache(maxsize=1024)
@@ -51,7 +57,7 @@ def plan_for(
     way, out = _way(shape, groups, winograd, fielded), geometry.output_size(input[2:])
     if way is None or min(out) < 1 or (not last and way != "winograd"):
         return None
-    return Plan(way, shape, out)
+    return Plan(way, shape, tuple(input[2:]), out)
 
 
 def _way(shape: Shape, groups: int, winograd: bool, fielded: bool) -> str | None:
@@ -107,7 +113,11 @@ def plan_of(call: Call) -> Plan | None:
 
 def planned(call: Call) -> Plan:
     """The plan for ``call``, which must be worth it."""
-    plan = plan_of(call)
+    return known(plan_of(call))
+
+
+def known(plan: Plan | None) -> Plan:
+    """``plan``, where there must be one."""
     if plan is None:
         raise AssertionError("what is not refused has a plan")
     return plan

@@ -1,0 +1,115 @@
+"""A call whose gradient is recorded, of which it is settled what runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from ..tying.base import Summand
+from . import native, own, training, ways
+from .call import Call, summands_of
+from .epilogue import hand_back, order_of
+from .layout import form_of, memory_order
+from .ways import Plan
+
+
+@final
+class Trained:
+    """``call`` by ``plan``, or by torch's convolution and an own kernel, for tensors that lie like its own.
+
+    The whole of it, or without field and activation. What the kernels are given is made once: beside
+    convolutions, which leave nothing of it in the caches, Python takes as long as a small one.
+
+    Equivalent to: ``route.run(call._replace(input=input, weight=weight, bias=bias))``.
+    """
+
+    def __init__(self, call: Call, plan: Plan | None) -> None:
+        self.is_whole = training.is_whole(call)
+        call = call.bared if self.is_whole else call._replace(bias=(), tying="none", activation="")
+        self.plan, self.geometry, self.groups, self.activation = (
+            plan,
+            call.geometry,
+            call.groups,
+            call.activation,
+        )
+        self.backward_plan = training.of_gradients(plan)
+        self._tying = call.tying if call.fielded else None
+        self._site, self._form = call.site, form_of(call.input, call.weight)
+        self._ready: tuple[tuple[object, ...], Any] | None = None
+
+    def __call__(self, input: Tensor, weight: Tensor, bias: Sequence[Tensor]) -> Tensor:
+        summands = [] if self._tying is None else summands_of(bias, self._tying, self._site)
+        indices = [summand.index for summand in summands]
+        y: Any = _Convolution.apply(input, weight, self, indices, *(summand.values for summand in summands))
+        return y.contiguous(memory_format=self._form)
+
+    def forward(self, input: Tensor, weight: Tensor, summands: list[Summand]) -> Tensor:
+        """The output, of which no gradient is recorded."""
+        plan = self.plan
+        if plan is not None:
+            packed = own.pack(plan.way, plan.shape, weight)
+            return self._last_step(summands, None)(input, packed=packed)
+        y = self.geometry.convolve(input, weight, None, self.groups)
+        y = y if memory_order(y) else y.contiguous()
+        return self._last_step(summands, y)(y)
+
+    def _last_step(self, summands: list[Summand], y: Tensor | None) -> Any:
+        """What adds the field, from the last call where it reads the ``summands`` where they still lie."""
+        where = [summand.values.data_ptr() for summand in summands]
+        key = (where, y if y is None else y.stride())
+        if self._ready is not None and self._ready[0] == key:
+            return self._ready[1]
+        step = self._made(summands, y)
+        # One that is live keeps their memory from being given to others.
+        self._ready = (key, step) if step.live else None
+        return step
+
+    def _made(self, summands: list[Summand], y: Tensor | None) -> own.Convolution | native.Epilogue:
+        if y is not None:
+            return native.Epilogue(tuple(y.shape[1:]), order_of(y), summands, self.activation)
+        plan = ways.known(self.plan)
+        return own.Convolution(plan.way, plan.shape, None, plan.out, summands, self.activation)
+
+
+@final
+class _Convolution(torch.autograd.Function):
+    """A convolution with its field and activation, as torch differentiates it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        weight: Tensor,
+        trained: Trained,
+        indices: list[tuple[Tensor, ...]],
+        *values: Tensor,
+    ) -> Tensor:
+        y = trained.forward(input, weight, list(map(Summand, values, indices)))
+        ctx.trained, ctx.indices, ctx.order = trained, indices, memory_order(y)
+        ctx.save_for_backward(input, weight, y if trained.activation else None, *values)
+        return y
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, gy: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        trained = ctx.trained
+        input, weight, y, *values = ctx.saved_tensors
+        summands = list(map(Summand, values, ctx.indices))
+        needed = ctx.needs_input_grad
+        gz, grads = hand_back(y, gy, ctx.order, summands, trained.activation, native, needed[4:], local=True)
+        call = Call(input, weight, (), "none", trained.geometry, trained.groups, "")
+        found = training.gradients(trained.backward_plan, call, gz, needed[:2])
+        return *found, None, None, *grads
+
+
+def trained(call: Call) -> Trained | None:
+    """What runs ``call`` as one step with its gradients, or None."""
+    if call.input.dim() != call.weight.dim() or (call.geometry.dims < 3 and call.is_small):
+        return None
+    if training.refusal(call) is None:
+        return Trained(call, ways.planned(call))
+    return Trained(call, None) if training.is_joined(call) else None

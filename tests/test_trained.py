@@ -1,0 +1,261 @@
+"""Training steps of which it is settled what runs them: the numbers of the definition, whatever changes."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+import threading
+import weakref
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn import Parameter
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+import convbias
+from convbias.ops import native
+from convbias.ops.trained import Trained
+
+pytestmark = pytest.mark.skipif(native.absence() is not None, reason="there are no own kernels here")
+
+SIZE = (24, 30)
+LAST = torch.channels_last
+
+# An own convolution each, and torch's with an own kernel behind it.
+WAYS = {
+    "depthwise": ((32, 32, 3), {"groups": 32}),
+    "pointwise": ((32, 24, 1), {}),
+    "winograd": ((32, 32, 3), {}),
+    "torch": ((16, 24, 3), {}),
+}
+TYINGS = ["untied", "c h", "tied", "tap", "c h + c w"]
+
+
+def whole(*shape: int) -> Tensor:
+    return torch.randint(-3, 4, shape).float()
+
+
+def made(way: str, tying: str = "untied") -> convbias.Conv2d:
+    """A layer whose outputs before the relu are half a number away from its kink at least."""
+    sizes, given = WAYS[way]
+    kernel = sizes[2]
+    layer = convbias.Conv2d(
+        *sizes, padding=kernel // 2, bias=tying, output_size=SIZE, activation="relu", **given
+    )
+    layer.to(memory_format=LAST)  # pyright: ignore[reportCallIssue]
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(whole(*parameter.shape))
+        bias = layer.get_parameter("bias")
+        # The middle tap is in every window.
+        (bias[:, kernel // 2, kernel // 2] if tying == "tap" else bias).add_(0.5)
+    return layer
+
+
+def image(layer: convbias.Conv2d, n: int = 2, size: tuple[int, int] = SIZE) -> Tensor:
+    return whole(n, layer.in_channels, *size).to(memory_format=LAST).requires_grad_()
+
+
+def defined(layer: convbias.Conv2d, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """In double, of the layer as it is now: the output, and the gradients of input and parameters."""
+    twin, x = copy.deepcopy(layer).double().requires_grad_(), x.detach().double().requires_grad_()
+    y = F.conv2d(x, twin.weight, None, twin.stride, twin.kernel_size[0] // 2, twin.dilation, twin.groups)
+    y = y + twin.bias_field((y.shape[2], y.shape[3]), input_size=(x.shape[2], x.shape[3]))
+    y = torch.relu(y) if layer.activation else y
+    return y.detach(), list(torch.autograd.grad(y.sum(), [x, *twin.parameters()]))
+
+
+def check(layer: convbias.Conv2d, x: Tensor) -> None:
+    wanted, gradients = defined(layer, x)
+    x = x.to(layer.weight.dtype).detach().requires_grad_()
+    y = layer(x)
+    assert_close(y.double(), wanted, rtol=1e-3, atol=1e-3)
+    assert y.is_contiguous(memory_format=LAST)
+    pairs = zip([x, *layer.parameters()], gradients, strict=True)
+    asked = [(tensor, gradient) for tensor, gradient in pairs if tensor.requires_grad]
+    found = torch.autograd.grad(y.sum(), [tensor for tensor, _ in asked])
+    for mine, (_, gradient) in zip(found, asked, strict=True):
+        assert_close(mine.double(), gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max()))
+
+
+def kept(layer: convbias.Conv2d) -> Trained | None:
+    return None if layer._trained is None else layer._trained.value
+
+
+@pytest.mark.parametrize("tying", TYINGS)
+@pytest.mark.parametrize("way", WAYS)
+def test_a_step_is_settled_once_and_follows_the_parameters(way: str, tying: str) -> None:
+    torch.manual_seed(0)
+    layer = made(way, tying)
+    optimizer = torch.optim.SGD(layer.parameters(), 0.5)
+    seen = set()
+    for _ in range(3):
+        check(layer, image(layer))
+        for parameter in layer.parameters():
+            parameter.grad = 2 * torch.ones_like(parameter)
+        optimizer.step()
+        seen.add(kept(layer))
+    # A tied bias goes to torch's own convolution, which takes no step of ours.
+    assert (None in seen) == (way == "torch" and tying == "tied")
+    assert len(seen) == 1
+
+
+def other_data(layer: convbias.Conv2d) -> None:
+    for parameter in layer.parameters():
+        parameter.data = whole(*parameter.shape) + 0.5 * (parameter is not layer.weight)
+
+
+def data_turned_round(layer: convbias.Conv2d) -> None:
+    # At the same address, in other places.
+    bias = layer.get_parameter("bias")
+    bias.data = bias.data.as_strided(bias.shape, (SIZE[0] * SIZE[1], SIZE[1], 1))
+
+
+def bias_strided(layer: convbias.Conv2d) -> None:
+    bias = layer.get_parameter("bias")
+    wide = whole(bias.shape[0], SIZE[0], 2 * SIZE[1]) + 0.5
+    bias.data = wide[:, :, ::2]
+
+
+CHANGES: dict[str, Callable[[convbias.Conv2d], object]] = {
+    "in place": lambda layer: layer.get_parameter("bias").data.add_(1),
+    "weights in place": lambda layer: layer.weight.data.add_(1),
+    "other data": other_data,
+    "strided data": bias_strided,
+    "data viewed otherwise": data_turned_round,
+    "replaced": lambda layer: setattr(
+        layer, "bias", Parameter(torch.randn_like(layer.get_parameter("bias")))
+    ),
+    "contiguous": lambda layer: layer.to(memory_format=torch.contiguous_format),  # pyright: ignore[reportCallIssue]
+    "loaded": lambda layer: layer.load_state_dict({k: v + 1 for k, v in layer.state_dict().items()}),
+    "another activation": lambda layer: setattr(layer, "activation", None),
+    "another type": lambda layer: layer.double(),
+    "frozen weight": lambda layer: layer.weight.requires_grad_(False),
+    "frozen bias": lambda layer: layer.get_parameter("bias").requires_grad_(False),
+    "copied": lambda layer: copy.deepcopy(layer),
+    "other instructions": lambda layer: native.use("plain"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("way", WAYS)
+def test_what_changes_between_two_steps_counts(way: str, change: str) -> None:
+    torch.manual_seed(1)
+    layer, before = made(way), native.instructions()
+    check(layer, image(layer))
+    assert kept(layer) is not None
+    try:
+        CHANGES[change](layer)
+        check(layer, image(layer))
+    finally:
+        native.use(before)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_field_that_lies_otherwise_is_read_anew(way: str) -> None:
+    """It is copied where its filters do not lie side by side."""
+    layer = made(way)
+    layer.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+    for _ in range(3):
+        check(layer, image(layer))
+        with torch.no_grad():
+            layer.get_parameter("bias").add_(whole(*layer.get_parameter("bias").shape))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_images_of_another_number_and_layout_are_another_step(way: str) -> None:
+    layer = made(way)
+    for x in (image(layer), image(layer, 3), image(layer, 1), image(layer)):
+        check(layer, x)
+    check(layer, image(layer).detach().contiguous().requires_grad_())
+
+
+def test_backends_and_gradients_that_are_differentiated_too() -> None:
+    layer = made("winograd")
+    x = image(layer, 1)
+    check(layer, x)
+    with convbias.backend("aten"):
+        layer(x).sum().backward()
+        assert kept(layer) is None
+    y = layer(x)
+    (gx,) = torch.autograd.grad(y, x, torch.ones_like(y), create_graph=True)
+    (ggx,) = torch.autograd.grad(gx.square().sum(), layer.weight)
+    reference = torch.relu(F.conv2d(x, layer.weight, None, 1, 1) + layer.bias_field(SIZE))
+    (wanted,) = torch.autograd.grad(reference, x, torch.ones_like(y), create_graph=True)
+    assert_close(ggx, torch.autograd.grad(wanted.square().sum(), layer.weight)[0], rtol=1e-3, atol=1e-1)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_step_that_is_old_has_its_own_gradients(way: str) -> None:
+    """What the second call keeps is nothing to the first, whose gradient comes later."""
+    torch.manual_seed(2)
+    layer = made(way)
+    first, second = image(layer), image(layer, 3)
+    one, other = layer(first), layer(second)
+    grads = [torch.autograd.grad(y, x, torch.ones_like(y))[0] for y, x in ((one, first), (other, second))]
+    for x, g in zip((first, second), grads, strict=True):
+        assert_close(g.double(), defined(layer, x)[1][0], rtol=1e-3, atol=1e-3)
+
+
+def test_a_weight_that_was_computed_is_not_held_on_to() -> None:
+    layer = made("depthwise")
+    source = torch.randn_like(layer.weight, requires_grad=True)
+    computed = source * 2
+    y = functional_call(layer, {"weight": computed}, image(layer))
+    held = weakref.ref(computed)
+    del computed, y
+    gc.collect()
+    assert held() is None
+
+
+def test_a_layer_that_was_trained_is_copied_and_saved_without_what_it_keeps() -> None:
+    layer = made("depthwise")
+    check(layer, image(layer))
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert twin._trained is None
+        check(twin, image(twin))
+    layer.repack()
+    assert layer._trained is None
+
+
+def test_threads_that_share_a_layer_take_their_own_step() -> None:
+    layer = made("pointwise")
+    images = [image(layer, n) for n in (1, 2, 3)]
+    wanted = [defined(layer, x)[0] for x in images]
+    wrong = list[str]()
+
+    def run(x: Tensor, y: Tensor) -> None:
+        for _ in range(60):
+            if (layer(x).double() - y).abs().max() > 1e-3:
+                wrong.append("other numbers")
+
+    threads = [threading.Thread(target=run, args=pair) for pair in zip(images, wanted, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_a_size_that_the_bias_is_not_for_is_told_at_every_call() -> None:
+    layer = made("depthwise")
+    check(layer, image(layer))
+    for _ in range(2):
+        with pytest.raises(convbias.ShapeError, match="bias of this layer is for"):
+            layer(image(layer, size=(25, 30)))
+    check(layer, image(layer))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_weight_that_became_another_type_is_refused_as_torch_does(way: str) -> None:
+    layer = made(way)
+    x = image(layer)
+    check(layer, x)
+    layer.weight.data = layer.weight.data.double()
+    with pytest.raises(RuntimeError, match="type"):
+        layer(x)
