@@ -165,3 +165,11 @@ def calculator(browser: Browser, file: str) -> Iterator[Page]:
     opened.goto(file)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Own kernels in training steps of few numbers too, where torch's single steps are as fast."""
+    from convbias.ops import choice
+
+    monkeypatch.setattr(choice, "SMALL_STEP", 0)

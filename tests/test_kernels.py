@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import convbias
-from convbias.ops import aten, convolve, native, route, ways
+from convbias.ops import aten, choice, convolve, native, ways
 from convbias.ops.activations import ACTIVATIONS, CHEAP
 from convbias.ops.epilogue import KEEPING, finish
 from convbias.ops.layout import memory_order
@@ -84,14 +84,16 @@ def test_every_layer_by_the_own_kernels(case: Case, channels_last: bool) -> None
 def test_every_layer_by_torchs_kernels_in_place(
     case: Case, channels_last: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(route, "SMALL", 0)
+    monkeypatch.setattr(choice, "SMALL", 0)
+    monkeypatch.setattr(choice, "SMALL_STEP", 0)
     with convbias.backend("aten"):
         check_layer(case, channels_last, "aten", torch.float64, 1e-10)
 
 
 @over(SOME)
 def test_the_gradient_of_the_gradient(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(route, "SMALL", 0)
+    monkeypatch.setattr(choice, "SMALL", 0)
+    monkeypatch.setattr(choice, "SMALL_STEP", 0)
     layer, x = case.make(), case.input(batch=2).requires_grad_()
     parameters = tuple(layer.parameters())
 
@@ -472,6 +474,7 @@ def test_an_unknown_backend_or_instruction_set_is_refused() -> None:
             native.use("mmx")
 
 
+@pytest.mark.usefixtures("small_steps")
 def test_a_route_tells_what_ran_and_why_not_the_others() -> None:
     layer = convbias.Conv2d(3, 8, 3, bias="untied", output_size=(62, 62), activation="relu")
     x = torch.randn(2, 3, 64, 64)

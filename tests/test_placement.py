@@ -18,7 +18,7 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from convbias import Bias
-from convbias.ops import route
+from convbias.ops import choice
 from layer_cases import SOME, Case, as_function, expected, gradients, over, plain
 
 FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -75,7 +75,8 @@ class Sums(TorchDispatchMode):
 def test_channels_last_gradients_are_those_of_any_layout_and_summed_by_rows(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(route, "SMALL", 0)
+    monkeypatch.setattr(choice, "SMALL", 0)
+    monkeypatch.setattr(choice, "SMALL_STEP", 0)
     layer = case.make()
     x = case.input()
     assert len(x) > 1

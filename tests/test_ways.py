@@ -18,7 +18,8 @@ from convbias.ops.layout import is_channels_last
 from layer_cases import ALL, Case, expected, gradients, over
 
 BUILT = native.absence() is None
-pytestmark = pytest.mark.skipif(not BUILT, reason=f"no own kernels: {native.absence()}")
+needs_library = pytest.mark.skipif(not BUILT, reason=f"no own kernels: {native.absence()}")
+pytestmark = [needs_library, pytest.mark.usefixtures("small_steps")]
 
 Made = tuple[str, dict[str, Any], tuple[int, int]]
 

@@ -21,9 +21,9 @@ from ..ops.call import BY_LABEL, Call, field_of, recorded
 from ..ops.choice import chosen, winograd
 from ..ops.followers import follower
 from ..ops.kept import Kept, forget, keep, layout_of, numbers_of
-from ..ops.route import watched
+from ..ops.route import Stepwise, step_of, watched
 from ..ops.settled import Settled
-from ..ops.trained import Trained, trained
+from ..ops.trained import Trained
 from ..tying import NoBias, Tying
 from .biased import Biased
 
@@ -71,7 +71,7 @@ class ConvNd(Biased):
         check_activation(activation)
         self._geometry_key: tuple[object, ...] = ()
         self._settled: Kept[Settled] | None = None
-        self._trained: Kept[Trained | None] | None = None
+        self._trained: Kept[Trained | Stepwise] | None = None
         self.geometry()
         # torch.nn reads a truth value: None, 0, 1 and numpy's bools are given too.
         self._set_tying(bool(bias) if bias in (None, 0, 1) else bias, output_size, self.dims)
@@ -198,23 +198,24 @@ class ConvNd(Biased):
     def _with_gradient(
         self, input: Tensor, weight: Tensor, bias: Sequence[Tensor], geometry: Geometry
     ) -> Tensor | None:
-        """The output as one step with its gradients, or None where it is made in several."""
+        """The output by what was kept from the last call, or None where nothing can be kept."""
         # What was computed from others holds on to all that it was computed from.
-        if watched() or not all(map(_is_leaf, (weight, *bias))):
+        batched = input.dim() == weight.dim()
+        if not batched or watched() or not all(map(_is_leaf, (weight, *bias))):
             return None
-        compute = partial(self._train, input, weight, bias, geometry)
+        compute = partial(self._step, input, weight, bias, geometry)
         kept = keep(self._trained, compute, [weight, *bias], self._key(input, geometry), layout_of)
         if kept is not self._trained:
             self._trained = kept
-        return None if kept is None or kept.value is None else kept.value(input, weight, bias)
+        return None if kept is None else kept.value(input, weight, bias)
 
-    def _train(
+    def _step(
         self, input: Tensor, weight: Tensor, bias: Sequence[Tensor], geometry: Geometry
-    ) -> Trained | None:
+    ) -> Trained | Stepwise:
         check(input, weight, geometry, self.groups, self.output_size)
-        call = Call(input, weight, bias, self._spelling, geometry, self.groups, self.activation or "")
-        found = trained(call)
-        return found if found is not None and found.is_whole else None
+        return step_of(
+            Call(input, weight, bias, self._spelling, geometry, self.groups, self.activation or "")
+        )
 
     def repack(self) -> None:
         """Forget what was computed from the parameters.

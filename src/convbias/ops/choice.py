@@ -13,6 +13,8 @@ VARIABLE = "CONVBIAS_BACKEND"
 
 # For fewer numbers what goes on around a kernel takes longer than the kernel saves (benchmarks/bench_ops.py).
 SMALL = 16384
+# So have so few outputs where a gradient is recorded: Python is called on the way back again.
+SMALL_STEP = 200_000
 
 
 def is_small(numbers: int, channels: int, filters: int) -> bool:

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from ..tying.base import Summand
-from . import aten, native
+from . import aten, choice, native
 from .activations import CHEAP
 from .call import Call, recorded
-from .choice import SMALL, chosen
+from .choice import chosen
 from .layout import Order, like_rows, memory_order
 
-IS_SMALL = f"the output has fewer than {SMALL} numbers: torch's single steps are as fast"
 IS_CHEAP = "a relu alone is left: torch's own, in place, is as fast"
 
 # Activations whose derivative needs what went in: it is kept where a gradient is recorded.
@@ -46,13 +45,23 @@ def native_refusal(call: Call, dtype: torch.dtype, numbers: int) -> str | None:
     """Why the own kernels do not finish ``call``, whose output has so many ``numbers``, or None."""
     if is_cheap(call) and chosen() != "native":
         return IS_CHEAP
-    if numbers < SMALL and (chosen() != "native" or not numbers):
-        return IS_SMALL
+    if not numbers or chosen() != "native":
+        told = too_few(call, numbers)
+        if told is not None:
+            return told
     if chosen() == "aten":
         return "the backend 'aten' is chosen"
     if call.input.device.type != "cpu" or dtype not in native.TYPES:
         return "it is for float32, bfloat16 and float16 on the CPU"
     return native.unread(call.tying) or native.absence()
+
+
+def too_few(call: Call, numbers: int) -> str | None:
+    """Why torch's single steps finish an output of so many ``numbers``, or None."""
+    least = choice.SMALL_STEP if recorded(call.tensors) else choice.SMALL
+    if numbers < least:
+        return f"the output has fewer than {least} numbers: torch's single steps are as fast"
+    return None
 
 
 def is_cheap(call: Call) -> bool:

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from . import aten, convolve, native, training, ways
 from .call import Call, recorded
-from .choice import SMALL, chosen
-from .epilogue import IS_CHEAP, IS_SMALL, finish, finishing, is_cheap, native_refusal
+from .choice import chosen
+from .epilogue import IS_CHEAP, KEEPING, finish, finishing, is_cheap, native_refusal, too_few
 from .followers import follower
 from .layout import memory_order
-from .trained import trained
+from .trained import Trained, trained
 
 
 @final
@@ -103,17 +103,42 @@ def watched() -> bool:
 
 
 def _convolved_and_finished(call: Call) -> Tensor:
+    if recorded(call.tensors):
+        return step_of(call)(call.input, call.weight, call.bias)
     if call.packed is None and call.geometry.dims < 3 and call.is_small:
         # All of the following refuse it, one after another.
         return _finished_if_any(call, call.convolve(call.input))
     if ways.refusal(call) is None:
         return ways.run(call)
-    own = trained(call)
-    if own is not None:
-        y = own(call.input, call.weight, call.bias)
-        return y if own.is_whole else finished(call.bared, y)
     run, left = convolution(call)
     return _finished_if_any(left, run(call, call.input))
+
+
+def step_of(call: Call) -> Trained | Stepwise:
+    """What runs ``call`` where a gradient is recorded, and others on tensors that lie like its own."""
+    found = trained(call)
+    return found if found is not None and found.is_whole else Stepwise(call, found)
+
+
+@final
+class Stepwise:
+    """``call`` where a gradient is recorded, in several steps: nothing is asked again for another like it.
+
+    Equivalent to: ``run(call._replace(input=input, weight=weight, bias=bias))``.
+    """
+
+    def __init__(self, call: Call, own: Trained | None) -> None:
+        self._call, self._own = (call if own is None else call.bared)._replace(input=call.weight), own
+        self._finish: Callable[[Call, Tensor], Tensor] | None = None
+
+    def __call__(self, input: Tensor, weight: Tensor, bias: Sequence[Tensor]) -> Tensor:
+        call = self._call._replace(input=input, weight=weight, bias=bias)
+        y = call.convolve(input) if self._own is None else self._own(input, weight, bias)
+        if not (call.fielded or call.activation):
+            return y
+        if self._finish is None:
+            self._finish = EPILOGUES[_epilogue(call, y)][0]
+        return self._finish(call, y)
 
 
 def convolution(call: Call) -> tuple[Callable[[Call, Tensor], Tensor], Call]:
@@ -144,7 +169,7 @@ def finisher(call: Call, y: Tensor) -> Callable[[Tensor], Tensor]:
 
 def _epilogue(call: Call, y: Tensor) -> str:
     # What the first two would say one after the other.
-    few = y.numel() < SMALL and chosen() != "native"
+    few = chosen() != "native" and too_few(call, y.numel()) is not None
     for name in FOR_FEW if few else EPILOGUES:
         if EPILOGUES[name][1](call, y) is None:
             return name
@@ -192,9 +217,7 @@ def _no_native(call: Call, y: Tensor) -> str | None:
 def _no_aten(call: Call, y: Tensor) -> str | None:
     if is_cheap(call):
         return IS_CHEAP
-    if y.numel() < SMALL:
-        return IS_SMALL
-    return _not_fresh(y)
+    return too_few(call, y.numel()) or _not_fresh(y)
 
 
 def _not_fresh(y: Tensor) -> str | None:
@@ -204,7 +227,9 @@ def _not_fresh(y: Tensor) -> str | None:
 
 
 def _no_writing(call: Call, y: Tensor) -> str | None:
-    return "a gradient is recorded" if recorded(call.tensors) and not is_cheap(call) else None
+    if recorded(call.tensors) and call.activation in KEEPING:
+        return "a gradient is recorded, which needs what goes into the activation"
+    return None
 
 
 def _never(call: Call, y: Tensor) -> str | None:

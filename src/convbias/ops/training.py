@@ -10,13 +10,20 @@ from torch import Tensor
 
 from . import own, ways
 from .call import Call, recorded
-from .epilogue import KEEPING, native_refusal
+from .choice import chosen
+from .epilogue import KEEPING, native_refusal, too_few
 from .ways import Plan
 
 
 def refusal(call: Call) -> str | None:
     """Why no own convolution runs ``call`` where a gradient is recorded, or None."""
-    return _bent(call) or ways.unfit(call) if recorded(call.tensors) else "no gradient is recorded"
+    if not recorded(call.tensors):
+        return "no gradient is recorded"
+    reason = _bent(call) or ways.unfit(call)
+    # torch's weight gradients of channels by themselves take too long for any size.
+    if reason is not None or ways.planned(call).way == "depthwise" or chosen() == "native":
+        return reason
+    return too_few(call, _outputs(call))
 
 
 def is_joined(call: Call) -> bool:
@@ -26,11 +33,16 @@ def is_joined(call: Call) -> bool:
     """
     if not recorded(call.tensors) or not call.fielded or not is_whole(call) or _bent(call) is not None:
         return False
-    input, weight, geometry = call.input, call.weight, call.geometry
-    if geometry.transposed or input.dtype != weight.dtype:
+    input = call.input
+    if call.geometry.transposed or input.dtype != call.weight.dtype:
         return False
-    numbers = len(input) * len(weight) * math.prod(geometry.output_size(input.shape[2:]))
-    return native_refusal(call, input.dtype, numbers) is None
+    return native_refusal(call, input.dtype, _outputs(call)) is None
+
+
+def _outputs(call: Call) -> int:
+    """How many numbers the output has."""
+    size = call.geometry.output_size(call.input.shape[2:])
+    return len(call.input) * len(call.weight) * math.prod(size)
 
 
 def _bent(call: Call) -> str | None:
