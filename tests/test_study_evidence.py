@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
+import os
+import platform
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +20,7 @@ from torch import Tensor, nn
 
 from convbias.errors import DataError
 from convbias.nn import param_groups
+from convbias.ops.layout import is_channels_last
 from convbias.study import (
     Bench,
     Classification,
@@ -35,8 +40,9 @@ from convbias.study.comparison import compare_on
 from convbias.study.control import wide_enough
 from convbias.study.crew import OneByOne
 from convbias.study.jobs import Job
-from convbias.study.models import MODELS, Shape
+from convbias.study.models import MODELS, Shape, in_channels_last
 from convbias.study.report import cells, legend, more_cells, recommendation
+from convbias.study.request import Request
 from convbias.study.statistics import Interval, bootstrap, over_blocks
 from convbias.tying import parse
 
@@ -357,7 +363,7 @@ def test_models_fit_their_shapes_and_every_tying(name: str) -> None:
         "dilated": [Shape((3, 40), 2), Shape((3, 40), 2, True)],
     }[name]
     for shape in shapes:
-        make = partial(MODELS[name], shape)
+        make = partial(in_channels_last(MODELS[name]), shape)
         inputs = torch.randn(6, *shape.inputs)
         out = (6, shape.outputs, *shape.space) if shape.dense else (6, shape.outputs)
         assert make()(inputs).shape == out
@@ -368,6 +374,49 @@ def test_models_fit_their_shapes_and_every_tying(name: str) -> None:
         study = compare(make, pair, pair, task=Regression(), seeds=1, recipe=Recipe(epochs=1))
         assert math.isfinite(study.rows[-1].error.mean)
         assert "untied" in {row.label for row in study.rows}
+
+
+def test_the_studys_own_networks_are_trained_in_channels_last() -> None:
+    cpu = torch.device("cpu")
+    mine = Request().bench(cpu)
+    weights = [p for p in mine.start(0).parameters() if p.dim() == 4]
+    # Where there is one channel, both layouts are the same.
+    assert [w.is_contiguous() for w in weights] == [True, False]
+    assert all(map(is_channels_last, weights))
+    assert mine.base_width == 16
+    others = replace(mine, make_model=Request().make_model)
+    assert mine.fingerprint([0]) == others.fingerprint([0])
+    torch.testing.assert_close(mine.start(0)(mine.example), others.start(0)(mine.example))
+
+
+def test_a_network_of_the_users_own_lies_as_it_was_made(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "nets_of_mine.py").write_text("from torch.nn import Conv2d\nmake = lambda: Conv2d(2, 3, 3)\n")
+    monkeypatch.chdir(tmp_path)
+    start = Request(model="nets_of_mine:make").bench(torch.device("cpu")).start(0)
+    assert all(p.is_contiguous() for p in start.parameters())
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator than glibc's")
+@pytest.mark.parametrize("kept", [True, False])
+def test_memory_that_is_kept_is_not_mapped_anew_in_every_step(kept: bool) -> None:
+    """Faults of pages in a process of its own, for what malloc is told holds until its end."""
+    code = """if True:
+        import resource, sys, torch
+        from convbias.study.memory import keep_freed
+        assert keep_freed() == (sys.argv[1] == "True")
+        def faults():
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            held = [torch.ones(2**20) for _ in range(4)]
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        faults(); faults()
+        print(faults())"""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    if not kept:
+        environment["MALLOC_TRIM_THRESHOLD_"] = "131072"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(kept)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert (int(done.stdout) < 100) == kept
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,14 @@ def test_the_weights_and_flags_are_those_of_the_copy(net: Net, x: Tensor) -> Non
     assert model.norm.num_batches_tracked == 0
 
 
+def test_a_field_lies_as_the_outputs_do(net: Net, x: Tensor) -> None:
+    for last in (False, True):
+        form = torch.channels_last if last else torch.contiguous_format
+        model: Any = retie(net.to(memory_format=form), "untied", x).model  # pyright: ignore[reportCallIssue]
+        for layer in (model.stem, model.body[0]):
+            assert layer.bias[None].is_contiguous(memory_format=form)
+
+
 @pytest.mark.parametrize(
     ("where", "names"),
     [

@@ -23,6 +23,7 @@ with extra("study"):
 
     from ..study.comparison import SEEDS, TYINGS, NothingFinite, compare_on
     from ..study.crew import Crew, OneByOne, SideBySide
+    from ..study.memory import keep_freed
     from ..study.models import MODELS
     from ..study.page import write
     from ..study.ranks import Place, here
@@ -255,6 +256,7 @@ def _run(
         how = SideBySide(request.bench, place.devices(jobs), threads)
     else:
         torch.set_num_threads(threads)
+        keep_freed()
     try:
         with run.alone() if place.leads else nullcontext():
             found = compare_on(

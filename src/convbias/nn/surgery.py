@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import Module
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from ..errors import SurgeryError
 from ..geometry import Site
+from ..ops.layout import field_as, form_of
 from ..tying import Axes, NoBias, Tying, convert, parse
 from .bias import Bias
 from .conv import Conv1d, Conv2d, Conv3d
@@ -227,9 +228,15 @@ def _converted(layer: Any, target: Tying, calls: Calls) -> tuple[ConvNd, float]:
     with torch.no_grad():
         values, residual = convert(old, source, target, site)
     for key, value in zip(new._bias_names, values, strict=True):
-        setattr(new, key, nn.Parameter(value, requires_grad=trainable))
+        setattr(new, key, nn.Parameter(_as_outputs(value, layer.weight), requires_grad=trainable))
     new._place_labels()
     return new, residual
+
+
+def _as_outputs(value: Tensor, weight: Tensor) -> Tensor:
+    """A field as the outputs of a convolution by ``weight`` lie: it is added much faster."""
+    field = value.dim() == weight.dim() - 1
+    return field_as(form_of(weight, weight), value) if field else value
 
 
 def _like(layer: Any, kind: Any, bias: Any, output_size: tuple[int, ...] | None = None) -> Any:

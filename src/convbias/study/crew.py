@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from .bench import Bench
 from .jobs import Job, Trial
+from .memory import keep_freed
 from .progress import Advance
 from .runs import Run
 
@@ -157,6 +158,7 @@ def _serve(
     """A worker's life: jobs come in, ticks and ends go out, until the other end is closed."""
     with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
         torch.set_num_threads(threads)
+        keep_freed()
         try:
             bench = make_bench(device)
             while True:

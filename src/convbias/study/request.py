@@ -16,7 +16,7 @@ from ..tying import parse
 from .bench import Bench
 from .data import Data
 from .factories import load_model
-from .models import MODELS
+from .models import MODELS, in_channels_last
 from .recipe import Optimizer, Precision, Recipe
 from .runs import REQUEST
 from .sources import TaskName, load
@@ -111,8 +111,10 @@ class Request:
         data = self.loaded
         if self.tune and data.validation is None:
             raise DataError(data.name, "has no validation split, which --tune needs")
+        mine = self.model is None or ":" not in self.model
+        make = in_channels_last(self.make_model) if mine and device.type == "cpu" else self.make_model
         return Bench(
-            *(self.make_model, data.train, data.validation, data.test, data.task, self.where),
+            *(make, data.train, data.validation, data.test, data.task, self.where),
             device=device,
             team=team,
         )
