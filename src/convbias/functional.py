@@ -273,16 +273,10 @@ def _convolution(
         plan = _plan(*arguments) if compiling else _known_plan(*arguments)
     except TypeError:  # a list, which cannot be looked up
         plan = _plan(*arguments)
-    given = (
-        input,
-        weight,
-        [] if bias is None else [bias],
-        plan.tying,
-        plan.geometry,
-        groups,
-        plan.activation,
-    )
-    return call(*given, out=out) if compiling or out is not None else run(Call(*given))
+    biases = [] if bias is None else [bias]
+    if compiling or out is not None:
+        return call(input, weight, biases, plan.tying, plan.geometry, groups, plan.activation, out)
+    return run(Call(input, weight, biases, plan.tying, plan.geometry, groups, plan.activation))
 
 
 class _Plan(NamedTuple):

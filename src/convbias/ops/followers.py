@@ -16,6 +16,7 @@ _PLAIN = frozenset((Tensor, torch.nn.Parameter))
 _modes = getattr(torch._C, "_len_torch_dispatch_stack", None)
 _transforms = getattr(torch._C, "_are_functorch_transforms_active", None)
 _is_tracing = getattr(torch._C, "_is_tracing", None)
+_has_levels = hasattr(forward_ad, "_current_level")
 
 
 def follower(tensors: Sequence[Tensor]) -> str | None:
@@ -40,7 +41,7 @@ def follower(tensors: Sequence[Tensor]) -> str | None:
 
 def transform() -> str | None:
     """The active transform that a kernel must not bypass."""
-    if _transforms is None or _is_tracing is None or not hasattr(forward_ad, "_current_level"):
+    if _transforms is None or _is_tracing is None or not _has_levels:
         return "this torch cannot say which transforms are active"
     if _transforms():
         return "a functorch transform is active"

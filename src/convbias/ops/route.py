@@ -85,10 +85,13 @@ def explain_route(function: Callable[..., object], *args: Any, **kwargs: Any) ->
 
 def run(call: Call) -> Tensor:
     """Run ``call`` by the first kernels, fastest first, that do not refuse it; the last refuse nothing."""
-    if follower(call.tensors) is not None:
+    tensors = call.tensors
+    if follower(tensors) is not None:
         y = aten.composite(call)
     elif call.input.dim() < call.weight.dim():
         return run(call._replace(input=call.input[None]))[0]
+    elif recorded(tensors):
+        y = step_of(call)(call.input, call.weight, call.bias)
     else:
         y = _convolved_and_finished(call)
     watching = _watched.get()
@@ -103,11 +106,12 @@ def watched() -> bool:
 
 
 def _convolved_and_finished(call: Call) -> Tensor:
-    if recorded(call.tensors):
-        return step_of(call)(call.input, call.weight, call.bias)
+    """Where no gradient is recorded."""
     if call.packed is None and call.geometry.dims < 3 and call.is_small:
         # All of the following refuse it, one after another.
-        return _finished_if_any(call, call.convolve(call.input))
+        y = call.convolve(call.input)
+        few = chosen() != "native"
+        return aten.in_place(call.field(), call.activation, y) if few else _finished_if_any(call, y)
     if ways.refusal(call) is None:
         return ways.run(call)
     run, left = convolution(call)
