@@ -28,6 +28,7 @@ from timing import awake, machine, milliseconds
 from torch import Tensor, nn
 
 import convbias
+from convbias.study.memory import keep_freed
 
 TIMES = 5
 
@@ -98,7 +99,7 @@ def main() -> None:
     parser = parser_of(str(__doc__), 11, ["compile", "onnxruntime", "openvino"])
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     given = begun(parser)
-    head = machine("cpu", given.threads)
+    head = machine("cpu", given.threads, keep_freed())
     results = []
     with awake(), torch.no_grad():
         for name in given.networks:

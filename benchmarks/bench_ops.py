@@ -3,9 +3,9 @@
     python benchmarks/bench_ops.py [--peers compile onnxruntime openvino jax ncnn] [--markdown] [--json FILE]
 
 Every layer forward (no gradient recorded) and as a training step (forward and all gradients), float32,
-channels_last, all ways in turn. Figures are ratios, of lower fifths over 15 samples, to `F.conv2d` without a
-bias, which is given in milliseconds; of steps, to the same network with a tied bias. A peer whose
-answer differs from float64's is shown as wrong. Peak memory of a step is in `--json`.
+channels_last, all ways in turn, freed memory kept. Figures are ratios, of lower fifths over 15 samples or
+more, to `F.conv2d` without a bias, which is given in milliseconds; of steps, to the same network with a tied
+bias. A peer whose answer differs from float64's is shown as wrong. Peak memory of a step is in `--json`.
 
 Have the machine to yourself. Torch's threads are as many as cores.
 """
@@ -27,6 +27,8 @@ from peers import ACTIVATIONS, Layer, Ways, ways
 from timing import awake, machine, milliseconds
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
+
+from convbias.study.memory import keep_freed
 
 LAYERS = [
     Layer((64, 64), 3, (56, 56)),
@@ -164,7 +166,7 @@ def main() -> None:
     parser.add_argument("--layers", default="", help="those whose name contains this")
     parser.add_argument("--forward", action="store_true", help="no training steps")
     given = begun(parser)
-    head = machine(given.device, given.threads)
+    head = machine(given.device, given.threads, keep_freed())
     results = []
     with awake():
         for layer in LAYERS:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import multiprocessing
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,6 +28,8 @@ class Elsewhere:
     def __init__(self, runtime: str, given: dict[str, Any], threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
+        # Of its freed memory too.
+        os.environ |= {"MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
         self.process = context.Process(target=_serve, args=(theirs, runtime, given, threads), daemon=True)
         self.process.start()
         theirs.close()

@@ -49,7 +49,10 @@ def milliseconds(runs: dict[str, Run], samples: int, device: str = "cpu") -> dic
     Every sample is of one call, or of as many as take a millisecond, after a call that is not counted.
     """
     taken: dict[str, list[float]] = {name: [] for name in runs}
-    repeats = {name: max(1, int(1e-3 / _seconds(run, 1, device))) for name, run in runs.items()}
+    once = {name: _seconds(run, 1, device) for name, run in runs.items()}
+    repeats = {name: max(1, int(1e-3 / seconds)) for name, seconds in once.items()}
+    # Short ones are disturbed more, and cost little: ten times as often at most.
+    samples = max(samples, min(10 * samples, int(0.2 / max(once.values()))))
     for sample in range(samples):
         for name in list(runs) if sample % 2 else reversed(runs):
             seconds = _seconds(runs[name], repeats[name], device)
@@ -75,16 +78,15 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def machine(device: str, threads: int) -> str:
-    """What the figures were measured on, in a line."""
+def machine(device: str, threads: int, kept: bool = False) -> str:
+    """What the figures were measured on, in a line; whether malloc had ``kept`` freed memory."""
     if device != "cpu":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
     name = names[0] if names else platform.processor() or platform.machine()
     capability = torch.backends.cpu.get_cpu_capability()
-    return (
-        f"{name}, {capability}, {threads} threads, torch {torch.__version__}, {platform.libc_ver()[0]} malloc"
-    )
+    memory = f"{platform.libc_ver()[0]} malloc" + ", freed memory kept" * kept
+    return f"{name}, {capability}, {threads} threads, torch {torch.__version__}, {memory}"
 
 
 def _cpuinfo() -> list[str]:

@@ -52,7 +52,8 @@ def steps(call: Call, y: Tensor) -> Tensor:
 def in_place(field: Tensor | None, activation: str, y: Tensor) -> Tensor:
     """The same, written onto ``y``."""
     if field is not None:
-        y.add_(field)
+        # Of a single image the gradient is the field's as it is, and torch need not sum it over the batch.
+        y.add_(field[None] if len(y) == 1 and y.requires_grad else field)
     return IN_PLACE[activation](y) if activation else y
 
 
