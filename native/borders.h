@@ -38,5 +38,15 @@ struct Taps {
     }
 };
 
+// Which of the inputs from where an output's window begins lie within the image, without dilation.
+struct Reach {
+    int64_t begin, end;
+
+    Reach(const Convolution& c, int64_t output) : begin(c.before[1] - output * c.stride[1]), end(begin + c.size[1]) {}
+
+    bool meets(int64_t input) const { return input >= begin && input < end; }
+    bool holds(int64_t inputs) const { return begin <= 0 && end >= inputs; }
+};
+
 }  // namespace
 }  // namespace CONVBIAS_INSTRUCTIONS

@@ -1,5 +1,7 @@
 // Convolutions of each channel by itself: vectors of channels, the sums of neighbouring outputs in registers.
 
+#include <type_traits>
+
 #include "borders.h"
 #include "finishing.h"
 #include "vector.h"
@@ -11,6 +13,8 @@ namespace {
 // Vectors of channels whose sums are kept in registers at an edge.
 constexpr int EDGE = 4;
 constexpr int64_t MOST_LINES = 16;
+// Inputs that stay in the second cache.
+constexpr int64_t AT_HAND = 1 << 18;
 
 int64_t packed_size(const Convolution& c) { return c.kernel[0] * c.kernel[1] * c.channels; }
 
@@ -41,13 +45,14 @@ inline void add_taps(const Lines& lines, const float* from, const float* weights
 }
 
 // The same for K taps and stride S without dilation: each input is read once for all taps.
-template <int R, int K, int S>
-inline void add_taps(const Lines& lines, const float* from, const float* weights, Vector (&sums)[R]) {
+template <int R, int K, int S, bool clipped>
+inline void add_taps(const Lines& lines, const float* from, const float* weights, const Reach& reach, Vector (&sums)[R]) {
     Vector w[K];
 #pragma GCC unroll 16
     for (int j = 0; j < K; j++) w[j] = load_once(weights + j * lines.channels);
 #pragma GCC unroll 64
     for (int p = 0; p < (R - 1) * S + K; p++) {
+        if (clipped && !reach.meets(p)) continue;
         const Vector x = load_once(from + p * lines.channels);
 #pragma GCC unroll 16
         for (int j = 0; j < K; j++) {
@@ -57,17 +62,15 @@ inline void add_taps(const Lines& lines, const float* from, const float* weights
     }
 }
 
-// R outputs from output `first` on, whose windows lie within the image, for one vector of channels.
-template <int R, int... kernel>
-inline void block(const Lines& lines, int64_t first, int64_t channel, const Ends& ends, float* y) {
+// R outputs from output `first` on for one vector of channels: add(line, sums) adds what a line gives.
+template <int R, class Add>
+inline void block(const Lines& lines, int64_t first, int64_t channel, const Ends& ends, float* y, Add add) {
     const int64_t step = lines.channels, at = first * step + channel;
     Vector sums[R];
 #pragma GCC unroll 16
     for (int o = 0; o < R; o++) sums[o] = ends.first(at + o * step);
-    for (int64_t i = 0; i < lines.lines; i++) {
-        const float* from = lines.line[i].from + first * lines.output + channel;
-        add_taps<R, kernel...>(lines, from, lines.line[i].weights + channel, sums);
-    }
+    for (int64_t i = 0; i < lines.lines; i++)
+        add(lines.line[i].from + first * lines.output + channel, lines.line[i].weights + channel, sums);
     if (ends.past) {
 #pragma GCC unroll 16
         for (int o = 0; o < R; o++) stream(y + at + o * step, ends.last(sums[o]));
@@ -117,16 +120,40 @@ struct Row {
         finished(first, last);
     }
 
-    // Outputs [first, last), most of them in blocks of R, the others in smaller ones.
-    template <int R, int... kernel>
+    // Outputs [first, last), most of them in blocks of R, the others in smaller ones; windows lie within the image.
+    template <int R>
     void insides(int64_t first, int64_t last) const {
+        for (; first + R <= last; first += R)
+            across<R>(first, [&](const float* from, const float* weights, Vector(&sums)[R]) {
+                add_taps<R>(lines, from, weights, sums);
+            });
+        if constexpr (R > 1) insides<(R > 3 ? R / 3 : 1)>(first, last);
+    }
+
+    // The same for K taps and stride S without dilation, wherever the windows lie.
+    template <int R, int K, int S>
+    void along(int64_t first, int64_t last) const {
         for (; first + R <= last; first += R) {
-            for (int64_t channel = 0; channel < c.channels; channel += LANES)
-                // The last vector starts earlier, where it would reach beyond the channels.
-                block<R, kernel...>(lines, first, least(channel, c.channels - LANES), ends, y + begin);
-            finished(first, first + R);
+            const Reach reach(c, first);
+            const auto with = [&](auto clipped) {
+                across<R>(first, [&](const float* from, const float* weights, Vector(&sums)[R]) {
+                    add_taps<R, K, S, decltype(clipped)::value>(lines, from, weights, reach, sums);
+                });
+            };
+            if (reach.holds((R - 1) * S + K))
+                with(std::false_type());
+            else
+                with(std::true_type());
         }
-        if constexpr (R > 1) insides<(R > 3 ? R / 3 : 1), kernel...>(first, last);
+        if constexpr (R > 1) along<R / 2, K, S>(first, last);
+    }
+
+    template <int R, class Add>
+    void across(int64_t first, Add add) const {
+        for (int64_t channel = 0; channel < c.channels; channel += LANES)
+            // The last vector starts earlier, where it would reach beyond the channels.
+            block<R>(lines, first, least(channel, c.channels - LANES), ends, y + begin, add);
+        finished(first, first + R);
     }
 
     void finished(int64_t first, int64_t last) const {
@@ -135,34 +162,60 @@ struct Row {
     }
 };
 
-using Insides = void (Row::*)(int64_t first, int64_t last) const;
+using Whole = void (*)(const Row&);
 
 // As many sums as registers hold, beside the weights of K taps where they are held too.
 template <int K>
-Insides insides_of(int64_t stride) {
+Whole whole_row(int64_t stride) {
     constexpr int R = beside(K);
-    return stride == 1 ? &Row::insides<R, K, 1> : &Row::insides<R, K, 2>;
+    return stride == 1 ? Whole([](const Row& row) { row.along<R, K, 1>(0, row.c.out[1]); })
+                       : Whole([](const Row& row) { row.along<R, K, 2>(0, row.c.out[1]); });
 }
 
-Insides insides_of(const Convolution& c) {
+Whole whole_row(const Convolution& c) {
     if (c.dilation[1] == 1 && c.stride[1] <= 2) switch (c.kernel[1]) {
-            case 3: return insides_of<3>(c.stride[1]);
-            case 5: return insides_of<5>(c.stride[1]);
-            case 7: return insides_of<7>(c.stride[1]);
-            case 9: return insides_of<9>(c.stride[1]);
+            case 3: return whole_row<3>(c.stride[1]);
+            case 5: return whole_row<5>(c.stride[1]);
+            case 7: return whole_row<7>(c.stride[1]);
+            case 9: return whole_row<9>(c.stride[1]);
         }
-    return &Row::insides<MOST_BESIDE>;
+    return [](const Row& row) {
+        const Inside inside(row.c);
+        row.edges(0, inside.begin);
+        row.insides<MOST_BESIDE>(inside.begin, inside.end);
+        row.edges(inside.end, row.c.out[1]);
+    };
 }
+
+// In what order rows of outputs are made: samples take turns, as many as the second cache holds all lines for that a
+// row reads, so that a row of the field is read once for all of them.
+struct Turns {
+    const Convolution& c;
+    const int64_t together;
+
+    explicit Turns(const Convolution& c)
+        : c(c), together(at_least(1, least(c.samples, AT_HAND / (c.kernel[0] * c.size[1] * c.channels)))) {}
+
+    struct Turn {
+        int64_t sample, row;
+    };
+
+    Turn turn(int64_t number) const {
+        const int64_t first = number / (together * c.out[0]) * together, in_group = number - first * c.out[0];
+        const int64_t samples = least(together, c.samples - first);
+        return {first + in_group % samples, in_group / samples};
+    }
+};
 
 bool convolve(const Convolution& c, const float* x, const float* packed, const float* residual, float* y,
               const Field& field, int activation, int threads) {
     const bool aligned = c.channels % LANES == 0 && is_aligned(y);
     const Finishing finish(field, residual, activation, c.samples, c.out[1] * c.channels, aligned);
-    const Inside inside(c);
-    const Insides insides = insides_of(c);
+    const Whole whole = whole_row(c);
+    const Turns turns(c);
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-    for (int64_t unit = 0; unit < c.samples * c.out[0]; unit++) {
-        const int64_t sample = unit / c.out[0], row = unit % c.out[0];
+    for (int64_t number = 0; number < c.samples * c.out[0]; number++) {
+        const auto [sample, row] = turns.turn(number);
         Lines lines;
         lines.lines = 0;
         lines.channels = c.channels;
@@ -176,10 +229,7 @@ bool convolve(const Convolution& c, const float* x, const float* packed, const f
             lines.line[lines.lines++] = {from, packed + i * c.kernel[1] * c.channels};
         }
         const int64_t begin = row * c.out[1] * c.channels;
-        const Row work{c, lines, finish, y + sample * finish.places, begin, finish.ends(sample, begin)};
-        work.edges(0, inside.begin);
-        (work.*insides)(inside.begin, inside.end);
-        work.edges(inside.end, c.out[1]);
+        whole({c, lines, finish, y + sample * finish.places, begin, finish.ends(sample, begin)});
     }
     return true;
 }

@@ -17,15 +17,16 @@ struct Pair {
     int64_t step;  // from place to place
 };
 
-// sums[j] += Σ x[o · S + j] · gy[o] over the outputs o from `first` on, R of them.
-template <int K, int S, int R>
-inline void add_block(const Pair& pair, int64_t first, Vector* sums) {
+// sums[j] += Σ x[o · S + j] · gy[o] over R outputs o from `first` on; `reach` says which inputs lie within the image.
+template <int K, int S, int R, bool clipped>
+inline void add_block(const Pair& pair, int64_t first, const Reach& reach, Vector* sums) {
     Vector g[R];
 #pragma GCC unroll 32
     for (int o = 0; o < R; o++) g[o] = load_once(pair.gy + (first + o) * pair.step);
     const float* from = pair.x + first * S * pair.step;
 #pragma GCC unroll 64
     for (int p = 0; p < (R - 1) * S + K; p++) {
+        if (clipped && !reach.meets(p)) continue;
         const Vector x = load_once(from + p * pair.step);
 #pragma GCC unroll 16
         for (int j = 0; j < K; j++) {
@@ -35,31 +36,32 @@ inline void add_block(const Pair& pair, int64_t first, Vector* sums) {
     }
 }
 
+template <int K, int S, int R>
+inline void add_blocks(const Convolution& c, const Pair& pair, int64_t first, Vector* sums) {
+    for (; first + R <= c.out[1]; first += R) {
+        const Reach reach(c, first);
+        if (reach.holds((R - 1) * S + K))
+            add_block<K, S, R, false>(pair, first, reach, sums);
+        else
+            add_block<K, S, R, true>(pair, first, reach, sums);
+    }
+    if constexpr (R > 1) add_blocks<K, S, R / 2>(c, pair, first, sums);
+}
+
 template <int K, int S>
-void add_row(const Convolution& c, const Inside& inside, const Pair& pair, double* totals) {
-    constexpr int R = beside(K);
+void add_row(const Convolution& c, const Pair& pair, double* totals) {
     Vector sums[K];
 #pragma GCC unroll 16
     for (int j = 0; j < K; j++) sums[j] = Vector{};
-    int64_t o = inside.begin;
-    for (; o + R <= inside.end; o += R) add_block<K, S, R>(pair, o, sums);
-    for (; o < inside.end; o++) add_block<K, S, 1>(pair, o, sums);
+    add_blocks<K, S, beside(K)>(c, pair, 0, sums);
     float all[K][LANES];
 #pragma GCC unroll 16
     for (int j = 0; j < K; j++) store(all[j], sums[j]);
-    const auto add_edge = [&](int64_t output) {
-        const Taps taps(c, output);
-        const Vector g = load(pair.gy + output * pair.step);
-        for (int64_t j = taps.begin; j < taps.end; j++)
-            store(all[j], load(all[j]) + load(pair.x + (output * S + j) * pair.step) * g);
-    };
-    for (int64_t output = 0; output < inside.begin; output++) add_edge(output);
-    for (int64_t output = inside.end; output < c.out[1]; output++) add_edge(output);
     for (int j = 0; j < K; j++)
         for (int l = 0; l < LANES; l++) totals[j * c.channels + l] += double(all[j][l]);
 }
 
-using AddRow = void(const Convolution&, const Inside&, const Pair&, double*);
+using AddRow = void(const Convolution&, const Pair&, double*);
 
 template <int K>
 AddRow* add_row_of(int64_t stride) {
@@ -81,7 +83,6 @@ AddRow* add_row_of(const Convolution& c) {
 
 bool depthwise_weights(const Convolution& c, const float* x, const float* gy, float* gw, int threads) {
     AddRow* add = add_row_of(c);
-    const Inside inside(c);
     const int64_t weights = c.kernel[0] * c.kernel[1] * c.channels, rows = c.samples * c.out[0];
     // As many parts for any number of threads, so that sums are the same too.
     const int64_t parts = least(rows, MOST_PARTS);
@@ -101,7 +102,7 @@ bool depthwise_weights(const Convolution& c, const float* x, const float* gy, fl
                     if (line < 0) continue;
                     const Pair pair{x + ((sample * c.size[0] + line) * c.size[1] - c.before[1]) * c.channels + at,
                                     gy + r * c.out[1] * c.channels + at, c.channels};
-                    add(c, inside, pair, to + i * c.kernel[1] * c.channels);
+                    add(c, pair, to + i * c.kernel[1] * c.channels);
                 }
             }
         }
