@@ -14,7 +14,7 @@ struct Exponential {
     float scale, rest;
 };
 
-inline Exponential exponential(float x) {
+ALWAYS_INLINE Exponential exponential(float x) {
     x = x < -87.0f ? -87.0f : x;
     x = x > 89.0f ? 89.0f : x;
     // Added to 1.5·2²³, a number is rounded to an integer, which then stands in the lowest bits.
@@ -29,15 +29,15 @@ inline Exponential exponential(float x) {
     return {float_of((bits_of(shifted) + 127) << 23), p * r * r + r};
 }
 
-inline float exp_(float x) {
+ALWAYS_INLINE float exp_(float x) {
     const Exponential e = exponential(x);
     return e.scale * (1.0f + e.rest);
 }
 
-inline float sigmoid_(float x) { return 1.0f / (1.0f + exp_(-x)); }
+ALWAYS_INLINE float sigmoid_(float x) { return 1.0f / (1.0f + exp_(-x)); }
 
 // By e^2x − 1, so that small numbers keep their digits.
-inline float tanh_(float x) {
+ALWAYS_INLINE float tanh_(float x) {
     x = x < -20.0f ? -20.0f : x;
     x = x > 20.0f ? 20.0f : x;
     const Exponential e = exponential(2.0f * x);
@@ -52,7 +52,7 @@ struct Normal {
     float cumulative, exponential;
 };
 
-inline Normal normal(float x) {
+ALWAYS_INLINE Normal normal(float x) {
     const float size = x < 0 ? -x : x, inside = size > 12.5f ? 12.5f : size;
     const float a = inside * 0.70710678f, near = a + 2.0f, far = 1.0f + 2.0f * a, both = 1.0f / (near * far);
     const float t = (a - 2.0f) * far * both;
@@ -74,15 +74,15 @@ inline Normal normal(float x) {
 }
 
 // ½ (1 + tanh u) is sigmoid 2u, which keeps the tail's digits.
-inline float gelu_tanh_gate(float x) { return sigmoid_(1.5957691f * x * (1.0f + 0.044715f * x * x)); }
+ALWAYS_INLINE float gelu_tanh_gate(float x) { return sigmoid_(1.5957691f * x * (1.0f + 0.044715f * x * x)); }
 
-inline float clamped(float x, float low, float high) {
+ALWAYS_INLINE float clamped(float x, float low, float high) {
     x = x < low ? low : x;
     return x > high ? high : x;
 }
 
 template <int activation>
-inline float activate(float z) {
+ALWAYS_INLINE float activate(float z) {
     switch (activation) {
         case RELU: return z < 0 ? 0.0f : z;
         case RELU6: return clamped(z, 0.0f, 6.0f);
@@ -99,7 +99,7 @@ inline float activate(float z) {
 
 // gy · act′, from what is saved. Where a slope is 0 throughout, nothing is handed on, not even a NaN.
 template <int activation>
-inline float hand_back(float saved, float gy) {
+ALWAYS_INLINE float hand_back(float saved, float gy) {
     switch (activation) {
         case RELU: return saved <= 0 ? 0.0f : gy;
         case RELU6: {

@@ -36,7 +36,7 @@ struct Lines {
 
 // sums[o] += Σ over the taps of a row of the kernel, for R outputs side by side.
 template <int R>
-inline void add_taps(const Lines& lines, const float* from, const float* weights, Vector (&sums)[R]) {
+ALWAYS_INLINE void add_taps(const Lines& lines, const float* from, const float* weights, Vector (&sums)[R]) {
     for (int64_t j = 0; j < lines.taps; j++, from += lines.tap, weights += lines.channels) {
         const Vector w = load(weights);
 #pragma GCC unroll 16
@@ -46,7 +46,7 @@ inline void add_taps(const Lines& lines, const float* from, const float* weights
 
 // The same for K taps and stride S without dilation: each input is read once for all taps.
 template <int R, int K, int S, bool clipped>
-inline void add_taps(const Lines& lines, const float* from, const float* weights, const Reach& reach, Vector (&sums)[R]) {
+ALWAYS_INLINE void add_taps(const Lines& lines, const float* from, const float* weights, const Reach& reach, Vector (&sums)[R]) {
     Vector w[K];
 #pragma GCC unroll 16
     for (int j = 0; j < K; j++) w[j] = load_once(weights + j * lines.channels);

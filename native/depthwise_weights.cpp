@@ -19,7 +19,7 @@ struct Pair {
 
 // sums[j] += Σ x[o · S + j] · gy[o] over R outputs o from `first` on; `reach` says which inputs lie within the image.
 template <int K, int S, int R, bool clipped>
-inline void add_block(const Pair& pair, int64_t first, const Reach& reach, Vector* sums) {
+ALWAYS_INLINE void add_block(const Pair& pair, int64_t first, const Reach& reach, Vector* sums) {
     Vector g[R];
 #pragma GCC unroll 32
     for (int o = 0; o < R; o++) g[o] = load_once(pair.gy + (first + o) * pair.step);

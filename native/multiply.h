@@ -41,7 +41,7 @@ inline int64_t packed_filters(int64_t filters) { return (filters + LANES - 1) / 
 
 // Adds sums to what is at y, or puts them there, and starts them anew.
 template <int R, int V>
-inline void add_sums(Vector (&sums)[R][V], float* y, int64_t step, bool more) {
+ALWAYS_INLINE void add_sums(Vector (&sums)[R][V], float* y, int64_t step, bool more) {
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
@@ -54,7 +54,7 @@ inline void add_sums(Vector (&sums)[R][V], float* y, int64_t step, bool more) {
 
 // Sums start from numbers that lie as the products do; those of the R rows behind will be wanted soon.
 template <bool more, int R, int V>
-inline void start_from(Vector (&sums)[R][V], const float* from, int64_t step, int64_t last) {
+ALWAYS_INLINE void start_from(Vector (&sums)[R][V], const float* from, int64_t step, int64_t last) {
     if (last == LANES) {
 #pragma GCC unroll 16
         for (int r = 0; r < R; r++)
@@ -80,7 +80,7 @@ inline void start_from(Vector (&sums)[R][V], const float* from, int64_t step, in
 }
 
 template <int R, int V>
-inline void start_sums(Vector (&sums)[R][V], const Product& to, int64_t at, int64_t last) {
+ALWAYS_INLINE void start_sums(Vector (&sums)[R][V], const Product& to, int64_t at, int64_t last) {
     const float* const* starts = to.ends.starts;
     if (starts[0]) {
         start_from<false>(sums, starts[0] + at, to.step, last);
@@ -96,7 +96,7 @@ inline void start_sums(Vector (&sums)[R][V], const Product& to, int64_t at, int6
 // sums[r][k] += Σ over depth d of from[r · step + d] · weights[d][k]; numbers from `next` on, and the weights to come,
 // are fetched meanwhile.
 template <bool fetch, int R, int V>
-inline void add_products(Vector (&sums)[R][V], const float* from, int64_t step, int64_t depth, const float* weights,
+ALWAYS_INLINE void add_products(Vector (&sums)[R][V], const float* from, int64_t step, int64_t depth, const float* weights,
                          const float* next) {
     for (int64_t d = 0; d < depth; d++, weights += V * LANES) {
         if (fetch) {

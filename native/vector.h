@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#include "inline.h"
+
 #if defined(__AVX512F__) || defined(__AVX__)
 #include <immintrin.h>
 #endif
@@ -30,12 +32,12 @@ typedef float Vector __attribute__((vector_size(LANES * sizeof(float))));
 // The same anywhere in memory.
 typedef float Lying __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
 
-inline Vector load(const float* from) { return *(const Lying*)from; }
+ALWAYS_INLINE Vector load(const float* from) { return *(const Lying*)from; }
 
-inline void store(float* to, Vector v) { *(Lying*)to = v; }
+ALWAYS_INLINE void store(float* to, Vector v) { *(Lying*)to = v; }
 
 // The same, kept in a register: for what is used several times gcc would rather read it as often.
-inline Vector load_once(const float* from) {
+ALWAYS_INLINE Vector load_once(const float* from) {
     Vector v = load(from);
 #if defined(__x86_64__)
     asm("" : "+v"(v));
@@ -43,12 +45,12 @@ inline Vector load_once(const float* from) {
     return v;
 }
 
-inline bool is_aligned(const float* p) { return (uintptr_t)p % sizeof(Vector) == 0; }
+ALWAYS_INLINE bool is_aligned(const float* p) { return (uintptr_t)p % sizeof(Vector) == 0; }
 
-inline Vector all(float number) { return number - Vector{}; }
+ALWAYS_INLINE Vector all(float number) { return number - Vector{}; }
 
 // Past the caches, to a multiple of a vector's size.
-inline void stream(float* to, Vector v) {
+ALWAYS_INLINE void stream(float* to, Vector v) {
 #if defined(__AVX512F__)
     _mm512_stream_ps(to, v);
 #elif defined(__AVX__)
@@ -59,7 +61,7 @@ inline void stream(float* to, Vector v) {
 }
 
 // The first `count` numbers alone.
-inline Vector load_some(const float* from, int64_t count) {
+ALWAYS_INLINE Vector load_some(const float* from, int64_t count) {
 #if defined(__AVX512F__)
     return _mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), from);
 #else
@@ -69,7 +71,7 @@ inline Vector load_some(const float* from, int64_t count) {
 #endif
 }
 
-inline void store_some(float* to, Vector v, int64_t count) {
+ALWAYS_INLINE void store_some(float* to, Vector v, int64_t count) {
 #if defined(__AVX512F__)
     _mm512_mask_storeu_ps(to, __mmask16((1u << count) - 1), v);
 #else

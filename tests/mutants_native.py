@@ -217,7 +217,6 @@ MUTANTS = [
     ("depthwise.cpp", "if (reach.holds((R - 1) * S + K))", "if (true)"),
     ("depthwise.cpp", "if (reach.holds((R - 1) * S + K))", "if (reach.holds((R - 1) * S))"),
     ("depthwise.cpp", "first + in_group % samples, in_group / samples", "first, in_group / samples"),
-    ("depthwise.cpp", "least(together, c.samples - first)", "together"),
     ("borders.h", "input >= begin && input < end", "input < end"),
     ("borders.h", "input >= begin && input < end", "input >= begin"),
     ("borders.h", "begin(c.before[1] - output * c.stride[1])", "begin(c.before[1] - output)"),

@@ -355,6 +355,19 @@ def test_so_many_channels_that_no_slice_of_weights_is_small() -> None:
         assert_close(layer(x).double(), exact(layer, x), rtol=1e-5, atol=2e-5)
 
 
+def test_samples_that_take_turns_in_groups_of_which_the_last_is_smaller() -> None:
+    """So wide are the rows that the second cache holds those of two samples alone."""
+    layer = convbias.Conv2d(
+        *(256, 256, 3), padding=1, groups=256, bias="untied", output_size=(4, 150), activation="relu"
+    )
+    x = torch.randn(3, 256, 4, 150).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        (route,) = convbias.explain_route(layer, x)
+        assert route.convolution == "depthwise"
+        wanted = torch.relu(F.conv2d(x, layer.weight, None, 1, 1, 1, 256) + layer.bias_field((4, 150)))
+        assert_close(layer(x), wanted)
+
+
 def test_few_outputs_and_large_weights_keep_torchs_way() -> None:
     with torch.no_grad():
         for channels, side in ((64, 4), (512, 7)):
