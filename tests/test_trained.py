@@ -8,6 +8,7 @@ import pickle
 import threading
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from torch.func import functional_call
 from torch.nn import Parameter
 from torch.nn import functional as F
 from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
 
 import convbias
 from convbias.ops import native
@@ -95,7 +97,7 @@ def check(layer: convbias.Conv2d, x: Tensor) -> None:
 
 
 def kept(layer: convbias.Conv2d) -> Trained | Stepwise | None:
-    return None if layer._trained is None else layer._trained.value
+    return None if layer._trained is None else layer._trained[1]
 
 
 @pytest.mark.parametrize("tying", TYINGS)
@@ -172,7 +174,9 @@ def test_what_changes_between_two_steps_counts(way: str, change: str) -> None:
 def test_a_field_that_lies_otherwise_is_read_anew(way: str) -> None:
     """It is copied where its filters do not lie side by side."""
     layer = made(way)
-    layer.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+    bias = layer.get_parameter("bias")
+    bias.data = bias.data.contiguous()
+    assert bias.stride(0) > 1
     for _ in range(3):
         check(layer, image(layer))
         with torch.no_grad():
@@ -271,3 +275,101 @@ def test_a_weight_that_became_another_type_is_refused_as_torch_does(way: str) ->
     layer.weight.data = layer.weight.data.double()
     with pytest.raises(RuntimeError, match="type"):
         layer(x)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_another_device_is_another_step(way: str) -> None:
+    layer = made(way)
+    check(layer, image(layer))
+    for name, parameter in list(layer.named_parameters()):
+        setattr(layer, name, Parameter(parameter.detach().to("meta")))
+    assert layer(image(layer).to("meta")).device.type == "meta"
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("way", WAYS)
+def test_saved_tensors_may_come_back_otherwise(way: str, activation: str) -> None:
+    layer = made(way)
+    layer.activation = activation
+    x, gy = image(layer, 3), torch.randn(3, layer.out_channels, *SIZE)
+    wanted = torch.autograd.grad(layer(x), [x, *layer.parameters()], gy)
+
+    def contiguous(tensor: Tensor) -> Tensor:
+        return tensor.detach().contiguous(memory_format=torch.contiguous_format).clone()
+
+    with torch.autograd.graph.saved_tensors_hooks(contiguous, lambda tensor: tensor):
+        y = layer(x)
+    for found, right in zip(torch.autograd.grad(y, [x, *layer.parameters()], gy), wanted, strict=True):
+        assert_close(found, right, rtol=1e-4, atol=1e-4 * float(right.abs().max()))
+    negated = torch._neg_view(-gy)  # pyright: ignore[reportPrivateImportUsage]
+    for found, right in zip(torch.autograd.grad(layer(x), [x], negated), wanted, strict=False):
+        assert_close(found, right, rtol=1e-4, atol=1e-4 * float(right.abs().max()))
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "silu", "hardswish"])
+@pytest.mark.parametrize("way", WAYS)
+def test_checkpoints_of_both_kinds(way: str, activation: str) -> None:
+    layer = made(way)
+    layer.activation = activation
+    x = image(layer)
+    (wanted,) = torch.autograd.grad(layer(x).sum(), x)
+    for reentrant in (False, True):
+        y: Any = checkpoint(layer, x, use_reentrant=reentrant)
+        (found,) = torch.autograd.grad(y.sum(), x) if not reentrant else (_backward(y.sum(), x),)
+        assert_close(found, wanted)
+
+
+def _backward(loss: Tensor, x: Tensor) -> Tensor:
+    loss.backward()
+    assert x.grad is not None
+    return x.grad
+
+
+def test_a_bias_that_is_resized_is_for_its_new_size_alone() -> None:
+    layer = convbias.Conv2d(3, 4, 3, padding=1, bias="h", output_size=(8, 8))
+    x = torch.randn(1, 3, 8, 8)
+    layer(x)
+    layer.resize_((8, 12))
+    with pytest.raises(convbias.ShapeError, match="bias of this layer is for"):
+        layer(x)
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "gelu"])
+@pytest.mark.parametrize("way", WAYS)
+def test_many_gradients_at_once(way: str, activation: str | None) -> None:
+    layer = made(way)
+    layer.activation = activation
+    x = image(layer)
+    y = layer(x)
+    many = torch.randn(3, *y.shape)
+    leaves = [x, *layer.parameters()]
+    found = torch.autograd.grad(y, leaves, many, is_grads_batched=True, retain_graph=True)
+    for i, gy in enumerate(many):
+        for all_, alone in zip(found, torch.autograd.grad(y, leaves, gy, retain_graph=True), strict=True):
+            assert_close(all_[i], alone, rtol=1e-3, atol=1e-4 * float(alone.abs().max()))
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_bias_may_change_before_the_gradient_is_taken(way: str, activation: str) -> None:
+    layer = made(way)
+    layer.activation = activation
+    x = image(layer)
+    (wanted,) = torch.autograd.grad(layer(x).sum(), x)
+    y = layer(x)
+    with torch.no_grad():
+        layer.get_parameter("bias").zero_()
+    assert_close(torch.autograd.grad(y.sum(), x)[0], wanted)
+
+
+def test_memory_that_parameters_left_is_let_go() -> None:
+    layer = made("depthwise")
+    check(layer, image(layer))
+    layer.bfloat16()
+    assert layer._trained is None
+    layer = made("winograd")
+    check(layer, image(layer))
+    held = weakref.ref(layer.weight)
+    layer.weight = Parameter(whole(*layer.weight.shape))
+    gc.collect()
+    assert held() is None

@@ -17,7 +17,7 @@ from ..ops.call import recorded
 from ..ops.chain import Chain, Link
 from ..ops.choice import chosen, winograd
 from ..ops.followers import follower
-from ..ops.kept import Kept, counted, keep, numbers_of
+from ..ops.kept import Kept, counted, keep
 from ..ops.own import Convolution
 from ..ops.route import may_write, watched
 from ..ops.settled import Settled
@@ -101,7 +101,7 @@ class Chained(Module):
             return None
         lying = tuple([(x.shape, x.stride(), x.dtype) for x in given])
         key = (lying, tuple(map(_settings_of, layers)), chosen(), winograd())
-        kept = keep(self._kept, partial(self._join, values, layers), tensors, key, numbers_of)
+        kept = keep(self._kept, partial(self._join, values, layers), tensors, key)
         if kept is not self._kept:  # to set an attribute of a module takes its time
             self._kept = kept
         return kept.value if kept is not None else None

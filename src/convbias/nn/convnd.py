@@ -6,7 +6,6 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from operator import attrgetter
 from typing import Any, ClassVar
 
 import torch
@@ -20,7 +19,8 @@ from ..ops.activations import ACTIVATIONS, check_activation
 from ..ops.call import BY_LABEL, Call, field_of, recorded
 from ..ops.choice import chosen, winograd
 from ..ops.followers import follower
-from ..ops.kept import Kept, forget, keep, layout_of, numbers_of
+from ..ops.kept import Kept, forget, keep
+from ..ops.layout import layout_of
 from ..ops.route import Stepwise, step_of, watched
 from ..ops.settled import Settled
 from ..ops.trained import Trained
@@ -28,8 +28,6 @@ from ..tying import NoBias, Tying
 from .biased import Biased
 
 Ints = int | Sequence[int]
-
-_is_leaf = attrgetter("is_leaf")
 
 
 class ConvNd(Biased):
@@ -71,7 +69,7 @@ class ConvNd(Biased):
         check_activation(activation)
         self._geometry_key: tuple[object, ...] = ()
         self._settled: Kept[Settled] | None = None
-        self._trained: Kept[Trained | Stepwise] | None = None
+        self._trained: tuple[object, Trained | Stepwise] | None = None
         self.geometry()
         # torch.nn reads a truth value: None, 0, 1 and numpy's bools are given too.
         self._set_tying(bool(bias) if bias in (None, 0, 1) else bias, output_size, self.dims)
@@ -167,8 +165,8 @@ class ConvNd(Biased):
         return ACTIVATIONS[self.activation](y) if self.activation else y
 
     def _key(self, input: Tensor, geometry: Geometry) -> tuple[object, ...]:
-        setting = (geometry, self.activation, chosen(), winograd())
-        return (input.shape, input.stride(), input.dtype, *setting)
+        setting = (geometry, self.groups, self.activation, self.output_size, chosen(), winograd())
+        return (layout_of(input), *setting)
 
     def _without_gradient(
         self,
@@ -180,7 +178,7 @@ class ConvNd(Biased):
     ) -> Tensor | None:
         """The output by what was kept from the last call, or None where nothing can be kept."""
         compute = partial(self.settle, input, weight, bias, geometry)
-        settled = keep(self._settled, compute, [weight, *bias], self._key(input, geometry), numbers_of)
+        settled = keep(self._settled, compute, [weight, *bias], self._key(input, geometry))
         if settled is not self._settled:  # to set an attribute of a module takes its time
             self._settled = settled
         return None if settled is None else settled.value(input, residual)
@@ -198,16 +196,14 @@ class ConvNd(Biased):
     def _with_gradient(
         self, input: Tensor, weight: Tensor, bias: Sequence[Tensor], geometry: Geometry
     ) -> Tensor | None:
-        """The output by what was kept from the last call, or None where nothing can be kept."""
-        # What was computed from others holds on to all that it was computed from.
-        batched = input.dim() == weight.dim()
-        if not batched or watched() or not all(map(_is_leaf, (weight, *bias))):
+        """The output by the step of the last call, if all lies as it did, or None where each is another."""
+        if input.dim() != weight.dim() or watched():
             return None
-        compute = partial(self._step, input, weight, bias, geometry)
-        kept = keep(self._trained, compute, [weight, *bias], self._key(input, geometry), layout_of)
-        if kept is not self._trained:
-            self._trained = kept
-        return None if kept is None else kept.value(input, weight, bias)
+        key = (self._key(input, geometry), *map(layout_of, (weight, *bias)))
+        kept = self._trained
+        if kept is None or kept[0] != key:
+            kept = self._trained = (key, self._step(input, weight, bias, geometry))
+        return kept[1](input, weight, bias)
 
     def _step(
         self, input: Tensor, weight: Tensor, bias: Sequence[Tensor], geometry: Geometry
@@ -228,6 +224,11 @@ class ConvNd(Biased):
         self._settled = self._trained = None
         # Compiled graphs and chained layers keep what they computed themselves.
         forget()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        # What is kept holds on to the memory that parameters leave.
+        self._settled = self._trained = None
+        return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies and files do without what can be computed again.

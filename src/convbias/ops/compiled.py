@@ -23,7 +23,7 @@ from .call import Call, Packed, recorded
 from .choice import SMALL, chosen, winograd
 from .epilogue import KEEPING, hand_back
 from .followers import transform
-from .kept import counted, numbers_of
+from .kept import counted, state_of
 from .layout import as_torchs, field_as, form_of
 
 _WHERE = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, int groups, str activation"
@@ -143,7 +143,7 @@ def _packed(call: Call) -> Packed | None:
     weight = call.weight
     if not counted(weight):
         return None
-    key = (numbers_of(weight), call.input.shape, call.geometry, call.groups, chosen(), winograd())
+    key = (state_of(weight), call.input.shape, call.geometry, call.groups, chosen(), winograd())
     # A convolution that is live keeps the field's memory from being given to another.
     field = (call.activation, *((field.data_ptr(), field.shape, field.stride()) for field in call.bias))
     known, read, packed, _ = _kept.get(weight) or (None,) * 4

@@ -14,6 +14,7 @@ from . import aten, choice, native
 from .activations import CHEAP
 from .call import Call, recorded
 from .choice import chosen
+from .followers import differentiable
 from .layout import Order, like_rows, memory_order
 
 IS_CHEAP = "a relu alone is left: torch's own, in place, is as fast"
@@ -96,25 +97,24 @@ class _Finish(torch.autograd.Function):
         out = kernels.Epilogue(tuple(y.shape[1:]), order, summands, activation)(y, keep)
         ctx.mark_dirty(y)
         ctx.set_materialize_grads(False)
-        ctx.plan = (order, indices, activation, kernels)
-        ctx.save_for_backward(*([y] if activation else []), *values)
+        # Of their values the gradients need the shapes alone: who changes them before is free to.
+        shapes = [Summand(s.values.detach(), s.index) for s in summands]
+        ctx.plan = (order, shapes, activation, kernels)
+        ctx.save_for_backward(y if activation else None)
         return out, y if keep else None
 
     @staticmethod
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, gy: Tensor | None, gz: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        order, indices, activation, kernels = ctx.plan
-        saved, values = (
-            (ctx.saved_tensors[0], ctx.saved_tensors[1:]) if activation else (None, ctx.saved_tensors)
-        )
-        summands = [Summand(v, i) for v, i in zip(values, indices, strict=True)]
+        order, summands, activation, kernels = ctx.plan
+        (saved,) = ctx.saved_tensors
         if gz is not None:
             if gy is not None:
                 gz = gz + aten.backward(saved, gy, order, activation, False)[0]
             saved, gy, activation, kernels = None, gz, "", aten
         if gy is None:
-            return (None,) * (5 + len(values))
+            return (None,) * (5 + len(summands))
         gz, grads = hand_back(saved, gy, order, summands, activation, kernels, ctx.needs_input_grad[5:])
         return gz, None, None, None, None, *grads
 
@@ -133,9 +133,10 @@ def hand_back(
 
     Where nobody else gets the ``local`` gradient of ``z``, that of a single image is its field's as well.
     """
-    if torch.is_grad_enabled():
-        # The gradient is to be differentiated too, which torch's operators can be.
+    if differentiable(gy):
         kernels = aten
+    if saved is not None:  # hooks may bring it back from elsewhere
+        saved = like_rows(saved, order)
     one = local and bool(activation) and len(gy) == 1 and gy.dtype is torch.float32
     gz, sums = kernels.backward(saved, like_rows(gy, order), order, activation, any(wanted) and not one)
     sums = gz[0] if one else sums

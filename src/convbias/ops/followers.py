@@ -16,6 +16,7 @@ _PLAIN = frozenset((Tensor, torch.nn.Parameter))
 _modes = getattr(torch._C, "_len_torch_dispatch_stack", None)
 _transforms = getattr(torch._C, "_are_functorch_transforms_active", None)
 _is_tracing = getattr(torch._C, "_is_tracing", None)
+_is_batched = getattr(getattr(torch._C, "_functorch", None), "is_legacy_batchedtensor", None)
 _has_levels = hasattr(forward_ad, "_current_level")
 
 
@@ -37,6 +38,13 @@ def follower(tensors: Sequence[Tensor]) -> str | None:
     if _modes is None:
         return "this torch cannot say which modes are active"
     return "a mode sees every operator" if _modes() else transform()
+
+
+def differentiable(gradient: Tensor) -> bool:
+    """Whether a way back must be of torch's operators: it is followed too, or for many gradients at once."""
+    if torch.is_grad_enabled() or follower((gradient,)) is not None:
+        return True
+    return _is_batched is None or _is_batched(gradient)
 
 
 def transform() -> str | None:

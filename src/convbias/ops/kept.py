@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 T = TypeVar("T")
-StateOf = Callable[[Tensor], tuple[object, ...]]
 
 
 @final
@@ -25,14 +24,13 @@ class Kept(Generic[T]):
     value: T
     tensors: tuple[Tensor, ...]
     memory: tuple[Tensor, ...]
-    state_of: StateOf
-    states: tuple[tuple[object, ...], ...]
+    states: tuple[tuple[int, int, int], ...]
     key: tuple[object, ...]
 
     @classmethod
-    def of(cls, value: T, tensors: Sequence[Tensor], key: tuple[object, ...], state_of: StateOf) -> Kept[T]:
+    def of(cls, value: T, tensors: Sequence[Tensor], key: tuple[object, ...]) -> Kept[T]:
         memory = tuple(tensor.detach() for tensor in tensors)
-        return cls(value, tuple(tensors), memory, state_of, tuple(map(state_of, tensors)), key)
+        return cls(value, tuple(tensors), memory, tuple(map(state_of, tensors)), key)
 
     def holds(self, tensors: Sequence[Tensor], key: tuple[object, ...]) -> bool:
         """Whether the value is that of ``tensors``, as they are now, for images such as ``key`` tells."""
@@ -40,7 +38,7 @@ class Kept(Generic[T]):
             self.key == key
             and len(self.tensors) == len(tensors)
             and all(map(is_, self.tensors, tensors))
-            and self.states == tuple(map(self.state_of, tensors))
+            and self.states == tuple(map(state_of, tensors))
         )
 
 
@@ -49,17 +47,13 @@ def keep(
     compute: Callable[[], T],
     tensors: Sequence[Tensor],
     key: tuple[object, ...],
-    state_of: StateOf,
 ) -> Kept[T] | None:
-    """``kept`` where it still holds, else what ``compute`` gives now; None where torch counts no changes.
-
-    It depends on what ``state_of`` each of the ``tensors`` tells: their numbers, or how they lie alone.
-    """
+    """``kept`` where it still holds, else what ``compute`` gives now; None where torch counts no changes."""
     if kept is not None and kept.holds(tensors, key):
         return kept
     if not all(map(counted, tensors)):
         return None
-    return Kept.of(compute(), tensors, key, state_of)
+    return Kept.of(compute(), tensors, key)
 
 
 def counted(tensor: Tensor) -> bool:
@@ -67,14 +61,9 @@ def counted(tensor: Tensor) -> bool:
     return not tensor.is_inference() and not tensor.is_shared()
 
 
-def numbers_of(tensor: Tensor) -> tuple[object, ...]:
+def state_of(tensor: Tensor) -> tuple[int, int, int]:
     """What changes when torch knows that the numbers did."""
     return tensor.data_ptr(), tensor._version, _Steps.taken
-
-
-def layout_of(tensor: Tensor) -> tuple[object, ...]:
-    """What changes when the numbers are of another kind, or lie otherwise."""
-    return tensor.shape, tensor.stride(), tensor.dtype
 
 
 class _Steps:
@@ -84,7 +73,7 @@ class _Steps:
 
 
 def forget(*_: Any) -> None:
-    """Let nothing hold that was kept of numbers until now."""
+    """Let nothing hold that was kept until now."""
     _Steps.taken += 1
 
 

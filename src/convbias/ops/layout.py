@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 Order = tuple[int, ...]
+
+
+def layout_of(x: Tensor) -> tuple[object, ...]:
+    """What changes when numbers are of another kind, or lie otherwise or elsewhere."""
+    return x.shape, x.stride(), x.dtype, x.device
 
 
 def is_channels_last(x: Tensor) -> bool:
@@ -72,7 +79,8 @@ def memory_order(y: Tensor) -> Order | None:
 
 def rows(y: Tensor, order: Order) -> Tensor:
     """``y`` as a matrix, a sample in each row, of which nothing is copied where ``order`` is its own."""
-    return y.permute(0, *(1 + axis for axis in order)).flatten(1)
+    # Not flatten(), which torch does not take for many gradients at once.
+    return y.permute(0, *(1 + axis for axis in order)).reshape(len(y), math.prod(y.shape[1:]))
 
 
 def like_rows(y: Tensor, order: Order) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, final
 
+import torch
 from torch import Tensor
 
 from . import aten, convolve, native, training, ways
@@ -124,6 +125,9 @@ def step_of(call: Call) -> Trained | Stepwise:
     return found if found is not None and found.is_whole else Stepwise(call, found)
 
 
+_NONE = torch.empty(0, device="cpu")
+
+
 @final
 class Stepwise:
     """``call`` where a gradient is recorded, in several steps: nothing is asked again for another like it.
@@ -132,7 +136,9 @@ class Stepwise:
     """
 
     def __init__(self, call: Call, own: Trained | None) -> None:
-        self._call, self._own = (call if own is None else call.bared)._replace(input=call.weight), own
+        # The tensors are others at each call, and may have been computed from much else.
+        self._call = (call if own is None else call.bared)._replace(input=_NONE, weight=_NONE, bias=())
+        self._own = own
         self._finish: Callable[[Call, Tensor], Tensor] | None = None
 
     def __call__(self, input: Tensor, weight: Tensor, bias: Sequence[Tensor]) -> Tensor:

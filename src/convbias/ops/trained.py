@@ -29,12 +29,8 @@ class Trained:
     def __init__(self, call: Call, plan: Plan | None) -> None:
         self.is_whole = training.is_whole(call)
         call = call.bared if self.is_whole else call._replace(bias=(), tying="none", activation="")
-        self.plan, self.geometry, self.groups, self.activation = (
-            plan,
-            call.geometry,
-            call.groups,
-            call.activation,
-        )
+        self.plan, self.activation = plan, call.activation
+        self.geometry, self.groups = call.geometry, call.groups
         self.backward_plan = training.of_gradients(plan)
         self._tying = call.tying if call.fielded else None
         self._site, self._form = call.site, form_of(call.input, call.weight)
@@ -87,9 +83,11 @@ class _Convolution(torch.autograd.Function):
         indices: list[tuple[Tensor, ...]],
         *values: Tensor,
     ) -> Tensor:
-        y = trained.forward(input, weight, list(map(Summand, values, indices)))
-        ctx.trained, ctx.indices, ctx.order = trained, indices, memory_order(y)
-        ctx.save_for_backward(input, weight, y if trained.activation else None, *values)
+        # Of their values the gradients need the shapes alone: who changes them before is free to.
+        summands = [Summand(v.detach(), i) for v, i in zip(values, indices, strict=True)]
+        y = trained.forward(input, weight, summands)
+        ctx.trained, ctx.summands, ctx.order = trained, summands, memory_order(y)
+        ctx.save_for_backward(input, weight, y if trained.activation else None)
         return y
 
     @staticmethod
@@ -97,10 +95,11 @@ class _Convolution(torch.autograd.Function):
         ctx: Any, gy: Tensor
     ) -> tuple[Tensor | None, ...]:
         trained = ctx.trained
-        input, weight, y, *values = ctx.saved_tensors
-        summands = list(map(Summand, values, ctx.indices))
+        input, weight, y = ctx.saved_tensors
         needed = ctx.needs_input_grad
-        gz, grads = hand_back(y, gy, ctx.order, summands, trained.activation, native, needed[4:], local=True)
+        gz, grads = hand_back(
+            y, gy, ctx.order, ctx.summands, trained.activation, native, needed[4:], local=True
+        )
         call = Call(input, weight, (), "none", trained.geometry, trained.groups, "")
         found = training.gradients(trained.backward_plan, call, gz, needed[:2])
         return *found, None, None, *grads

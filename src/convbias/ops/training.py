@@ -12,6 +12,7 @@ from . import own, ways
 from .call import Call, recorded
 from .choice import chosen
 from .epilogue import KEEPING, native_refusal, too_few
+from .followers import differentiable
 from .ways import Plan
 
 
@@ -69,8 +70,7 @@ def of_gradients(plan: Plan | None) -> Plan | None:
 def gradients(plan: Plan | None, call: Call, gz: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
     """Those of input and weight that are wanted, from that of their convolution; own kernels by ``plan``."""
     found: list[Tensor | None] = [None, None]
-    # A gradient that is to be differentiated too is made of torch's operators, which can be.
-    if plan is not None and not torch.is_grad_enabled():
+    if plan is not None and not differentiable(gz):
         found[0] = _of_input(plan, call.input, call.weight, gz) if wanted[0] else None
         found[1] = _of_weight(plan, call.input, gz) if wanted[1] else None
     left = [want and gradient is None for want, gradient in zip(wanted, found, strict=True)]

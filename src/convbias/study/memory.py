@@ -18,9 +18,15 @@ def keep_freed() -> bool:
     Otherwise it goes back to the system and is mapped anew, page by page, in every step: a third of the
     time of a small network's. What the environment says of it holds; other allocators stay as they are.
     """
-    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
+    if sys.platform != "linux" or _is_told():
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
     return bool(mallopt(_TRIM_THRESHOLD, _MOST_TRIM) and mallopt(_MMAP_THRESHOLD, _MOST_MMAP))
+
+
+def _is_told() -> bool:
+    """Whether the environment says what malloc is to do."""
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    return "glibc.malloc" in tunables or any(name.startswith("MALLOC_") for name in os.environ)
