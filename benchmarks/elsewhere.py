@@ -26,10 +26,13 @@ class Elsewhere:
     """What ``runtime`` makes of ``given``, computed in another process when it is called."""
 
     def __init__(self, runtime: str, given: dict[str, Any], threads: int) -> None:
+        # Here, for the other process reads this file too and is to do without torch.
+        from convbias.study.memory import VARIABLES
+
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         # Of its freed memory too.
-        os.environ |= {"MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
+        os.environ |= VARIABLES
         self.process = context.Process(target=_serve, args=(theirs, runtime, given, threads), daemon=True)
         self.process.start()
         theirs.close()

@@ -18,6 +18,7 @@ from ..ops.chain import Chain, Link
 from ..ops.choice import chosen, winograd
 from ..ops.followers import follower
 from ..ops.kept import Kept, counted, keep
+from ..ops.layout import layout_of
 from ..ops.own import Convolution
 from ..ops.route import may_write, watched
 from ..ops.settled import Settled
@@ -99,8 +100,7 @@ class Chained(Module):
         tensors = [tensor for tensor in held if tensor is not None]
         if recorded((*given, *tensors)):
             return None
-        lying = tuple([(x.shape, x.stride(), x.dtype) for x in given])
-        key = (lying, tuple(map(_settings_of, layers)), chosen(), winograd())
+        key = (tuple(map(layout_of, given)), tuple(map(_settings_of, layers)), chosen(), winograd())
         kept = keep(self._kept, partial(self._join, values, layers), tensors, key)
         if kept is not self._kept:  # to set an attribute of a module takes its time
             self._kept = kept

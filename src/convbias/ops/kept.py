@@ -43,10 +43,7 @@ class Kept(Generic[T]):
 
 
 def keep(
-    kept: Kept[T] | None,
-    compute: Callable[[], T],
-    tensors: Sequence[Tensor],
-    key: tuple[object, ...],
+    kept: Kept[T] | None, compute: Callable[[], T], tensors: Sequence[Tensor], key: tuple[object, ...]
 ) -> Kept[T] | None:
     """``kept`` where it still holds, else what ``compute`` gives now; None where torch counts no changes."""
     if kept is not None and kept.holds(tensors, key):

@@ -71,7 +71,7 @@ def gradients(plan: Plan | None, call: Call, gz: Tensor, wanted: Sequence[bool])
     """Those of input and weight that are wanted, from that of their convolution; own kernels by ``plan``."""
     found: list[Tensor | None] = [None, None]
     if plan is not None and not differentiable(gz):
-        found[0] = _of_input(plan, call.input, call.weight, gz) if wanted[0] else None
+        found[0] = _of_input(plan, call.weight, gz) if wanted[0] else None
         found[1] = _of_weight(plan, call.input, gz) if wanted[1] else None
     left = [want and gradient is None for want, gradient in zip(wanted, found, strict=True)]
     if not any(left):
@@ -82,7 +82,7 @@ def gradients(plan: Plan | None, call: Call, gz: Tensor, wanted: Sequence[bool])
     return [mine if mine is not None else their for mine, their in zip(found, theirs, strict=False)]
 
 
-def _of_input(plan: Plan, input: Tensor, weight: Tensor, gz: Tensor) -> Tensor | None:
+def _of_input(plan: Plan, weight: Tensor, gz: Tensor) -> Tensor | None:
     """The gradient of the input, a convolution by the weight turned round; None where torch's is as fast."""
     if tuple(plan.shape.stride) != (1, 1):
         return None

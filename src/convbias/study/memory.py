@@ -6,10 +6,12 @@ import ctypes
 import os
 import sys
 
-# As malloc.h numbers them.
+# As malloc.h numbers them, and the most that each takes.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-# The most that it takes.
 _MOST_TRIM, _MOST_MMAP = 2**31 - 1, 2**25
+
+# The same for processes to come.
+VARIABLES = {"MALLOC_TRIM_THRESHOLD_": str(_MOST_TRIM), "MALLOC_MMAP_THRESHOLD_": str(_MOST_MMAP)}
 
 
 def keep_freed() -> bool:
