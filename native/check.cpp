@@ -15,6 +15,6 @@ int main(int count, char** words) {
     printf("%lld cases,", (long long)cases);
     for (const char* instructions : {"avx512", "avx2", "plain"})
         if (convbias_use(instructions)) printf(" %s", instructions);
-    printf(", 1 to %d threads: they are the formula\n", check::MOST_THREADS);
+    printf(", 1 to %d threads: they are the formula\n", check::MANY_THREADS);
     return 0;
 }

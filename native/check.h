@@ -23,7 +23,7 @@ using Bits = std::vector<uint32_t>;
 
 inline const char* const ACTIVATION_NAMES[] = {"none", "relu", "relu6",     "leaky_relu", "sigmoid",
                                         "tanh", "gelu", "gelu_tanh", "silu",       "hardswish"};
-constexpr int MOST_THREADS = 4;
+constexpr int MOST_THREADS = 4, MANY_THREADS = 70;
 
 struct Format {
     const char* name;
@@ -274,8 +274,13 @@ void over_threads(Run run, Verify verify) {
         if (strcmp(convbias_instructions(), instructions)) fail("not %s is in use", instructions);
         const std::vector<Bits> first = run(1);
         verify(first);
-        for (int threads = 2; threads <= MOST_THREADS; threads++)
+        for (int threads : {2, 3, MOST_THREADS, MANY_THREADS})
             if (run(threads) != first) fail("not the same numbers in %d threads", threads);
+        std::vector<Bits> alone;
+#pragma omp parallel num_threads(2)
+#pragma omp single
+        alone = run(MOST_THREADS);  // within a team the library gets one thread, whatever it asks for
+        if (alone != first) fail("not the same numbers in fewer threads than were asked for");
     }
 }
 

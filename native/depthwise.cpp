@@ -4,6 +4,7 @@
 
 #include "borders.h"
 #include "finishing.h"
+#include "shares.h"
 #include "vector.h"
 #include "weights.h"
 
@@ -213,8 +214,7 @@ bool convolve(const Convolution& c, const float* x, const float* packed, const f
     const Finishing finish(field, residual, activation, c.samples, c.out[1] * c.channels, aligned);
     const Whole whole = whole_row(c);
     const Turns turns(c);
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-    for (int64_t number = 0; number < c.samples * c.out[0]; number++) {
+    share(c.samples * c.out[0], threads, [&](int64_t number) {
         const auto [sample, row] = turns.turn(number);
         Lines lines;
         lines.lines = 0;
@@ -230,7 +230,7 @@ bool convolve(const Convolution& c, const float* x, const float* packed, const f
         }
         const int64_t begin = row * c.out[1] * c.channels;
         whole({c, lines, finish, y + sample * finish.places, begin, finish.ends(sample, begin)});
-    }
+    });
     return true;
 }
 

@@ -3,6 +3,7 @@
 
 #include "borders.h"
 #include "finishing.h"
+#include "shares.h"
 #include "vector.h"
 
 namespace CONVBIAS_INSTRUCTIONS {
@@ -89,8 +90,7 @@ bool depthwise_weights(const Convolution& c, const float* x, const float* gy, fl
     // The last vector of channels may overlap the one before, which must not count twice: it has its own totals.
     double* totals = add ? (double*)calloc(2 * parts * weights, sizeof(double)) : nullptr;
     if (!totals) return false;
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-    for (int64_t part = 0; part < parts; part++)
+    share(parts, threads, [&](int64_t part) {
         for (int64_t r = rows * part / parts; r < rows * (part + 1) / parts; r++) {
             const int64_t sample = r / c.out[0], row = r % c.out[0];
             for (int64_t channel = 0; channel < c.channels; channel += LANES) {
@@ -106,6 +106,7 @@ bool depthwise_weights(const Convolution& c, const float* x, const float* gy, fl
                 }
             }
         }
+    });
     const int64_t whole = c.channels / LANES * LANES;
     for (int64_t i = 0; i < weights; i++) {
         double total = 0;

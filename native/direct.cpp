@@ -1,11 +1,10 @@
 // Convolutions as they are written: rows of the image times panels of weights. For few channels on large grids,
 // where there is more to be read and written than to be computed.
 
-#include <omp.h>
-
 #include "borders.h"
 #include "finishing.h"
 #include "multiply.h"
+#include "shares.h"
 #include "weights.h"
 
 namespace CONVBIAS_INSTRUCTIONS {
@@ -57,8 +56,7 @@ int64_t packed_size(const Convolution& c) {
 // [panel][row of the kernel][column of the window][channel][filter]
 void pack(const Convolution& c, const Weights& w, float* packed, int threads) {
     const Grouped g(c);
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-    for (int64_t panel = 0; panel < panels(g.filters); panel++) {
+    share(panels(g.filters), threads, [&](int64_t panel) {
         const int64_t width = least(PANEL, packed_filters(g.filters) - panel * PANEL);
         float* to = packed + panel * PANEL * c.kernel[0] * g.depth;
         for (int64_t i = 0; i < c.kernel[0]; i++)
@@ -69,7 +67,7 @@ void pack(const Convolution& c, const Weights& w, float* packed, int threads) {
                         const bool there = filter < g.filters && tap >= 0 && tap < c.kernel[1];
                         *to++ = there ? *weight_at(c, w, filter % c.filters, channel, i, tap) : 0.0f;
                     }
-    }
+    });
 }
 
 // Where the windows of `groups` groups of outputs of a row lie, from output `first` on; in a copy with its zeros
@@ -108,28 +106,24 @@ bool convolve(const Convolution& c, const float* x, const float* packed, const f
     const int64_t room = c.kernel[0] * ((part / g.pixels) * g.step + g.depth);
     float* patches = reserve(room * threads);
     if (!patches) return false;
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
+    share(c.samples * c.out[0] * across, threads, [&](int64_t unit) {
         float* patch = patches + room * omp_get_thread_num();
-#pragma omp for schedule(static)
-        for (int64_t unit = 0; unit < c.samples * c.out[0] * across; unit++) {
-            // All samples' parts of one place, one after another: they share what is read of the field.
-            const int64_t sample = unit % c.samples, row = unit / c.samples / across;
-            const int64_t first = unit / c.samples % across * part, outputs = least(part, c.out[1] - first);
-            // The last group of a row may have fewer outputs.
-            const int64_t groups = outputs / g.pixels, rest = (outputs - groups * g.pixels) * c.filters;
-            const float* image = x + sample * c.size[0] * c.size[1] * c.channels;
-            const Rows rows = find_rows(c, g, image, row, first, groups + (rest > 0), patch);
-            const int64_t begin = (row * c.out[1] + first) * c.filters;
-            const Product to{y + sample * finish.places + begin, g.filters, finish.ends(sample, begin)};
-            const float* panel = packed;
-            for (int64_t done = 0; done < g.filters; done += PANEL, panel += PANEL * c.kernel[0] * g.depth) {
-                multiply(rows, 0, groups, panel, least(PANEL, g.filters - done), to, done);
-                if (rest > 0) multiply(rows, groups, 1, panel, rest, to, 0);
-            }
-            finish(to.y, begin, outputs * c.filters);
+        // All samples' parts of one place, one after another: they share what is read of the field.
+        const int64_t sample = unit % c.samples, row = unit / c.samples / across;
+        const int64_t first = unit / c.samples % across * part, outputs = least(part, c.out[1] - first);
+        // The last group of a row may have fewer outputs.
+        const int64_t groups = outputs / g.pixels, rest = (outputs - groups * g.pixels) * c.filters;
+        const float* image = x + sample * c.size[0] * c.size[1] * c.channels;
+        const Rows rows = find_rows(c, g, image, row, first, groups + (rest > 0), patch);
+        const int64_t begin = (row * c.out[1] + first) * c.filters;
+        const Product to{y + sample * finish.places + begin, g.filters, finish.ends(sample, begin)};
+        const float* panel = packed;
+        for (int64_t done = 0; done < g.filters; done += PANEL, panel += PANEL * c.kernel[0] * g.depth) {
+            multiply(rows, 0, groups, panel, least(PANEL, g.filters - done), to, done);
+            if (rest > 0) multiply(rows, groups, 1, panel, rest, to, 0);
         }
-    }
+        finish(to.y, begin, outputs * c.filters);
+    });
     free(patches);
     return true;
 }

@@ -7,6 +7,7 @@
 #include "activations.h"
 #include "field.h"
 #include "kernels.h"
+#include "shares.h"
 
 namespace CONVBIAS_INSTRUCTIONS {
 namespace {
@@ -14,26 +15,25 @@ namespace {
 // Numbers of a sample that are worked on at a time: few enough to stay in the first cache with all that is
 // read and written beside them, and the same for any number of threads, so that sums are the same too.
 constexpr int64_t BACKWARD_BLOCK = 1024;
-// What is worth a second thread.
-constexpr int64_t GRAIN = 32768;
+// In how many threads so many numbers are worth working on.
+int worth(int64_t numbers, int threads) { return numbers > 32768 ? threads : 1; }
 
 template <class Number, int activation>
 void forward(void* z, void* y, int64_t samples, const Field& given, int threads) {
     const Field field = collapsed(given);
     const int64_t places = places_of(field), blocks = (places + FORWARD_BLOCK - 1) / FORWARD_BLOCK;
     // Small images are shared out by samples too.
-    const int64_t shares = blocks >= 4 * threads ? 1 : least(samples, 4 * threads);
-#pragma omp parallel for num_threads(threads) if (threads > 1 && samples * places > GRAIN) schedule(static)
-    for (int64_t unit = 0; unit < blocks * shares; unit++) {
+    const int64_t cuts = blocks >= 4 * threads ? 1 : least(samples, 4 * threads);
+    share(blocks * cuts, worth(samples * places, threads), [&](int64_t unit) {
         float room[FORWARD_BLOCK];
-        const int64_t begin = unit / shares * FORWARD_BLOCK, count = least(places - begin, FORWARD_BLOCK);
+        const int64_t begin = unit / cuts * FORWARD_BLOCK, count = least(places - begin, FORWARD_BLOCK);
         const float* added = read_field(field, begin, count, room);
-        const int64_t share = unit % shares, last = samples * (share + 1) / shares;
-        for (int64_t n = samples * share / shares; n < last; n++) {
+        const int64_t cut = unit % cuts, last = samples * (cut + 1) / cuts;
+        for (int64_t n = samples * cut / cuts; n < last; n++) {
             const int64_t at = n * places + begin;
             add_and_activate<Number, activation>((Number*)z + at, y ? (Number*)y + at : nullptr, added, count);
         }
-    }
+    });
 }
 
 template <class Number, int activation>
@@ -45,8 +45,7 @@ void hand_back_all(const Number* saved, const Number* gy, Number* gz, int64_t co
 template <class Number, int activation>
 void backward(const void* saved, const void* gy, void* gz, float* sums, int64_t samples, int64_t places, int threads) {
     const int64_t blocks = (places + BACKWARD_BLOCK - 1) / BACKWARD_BLOCK;
-#pragma omp parallel for num_threads(threads) if (threads > 1 && samples * places > GRAIN) schedule(static)
-    for (int64_t block = 0; block < blocks; block++) {
+    share(blocks, worth(samples * places, threads), [&](int64_t block) {
         double totals[BACKWARD_BLOCK];
         const int64_t begin = block * BACKWARD_BLOCK, count = least(places - begin, BACKWARD_BLOCK);
         for (int64_t i = 0; i < count; i++) totals[i] = 0;
@@ -61,10 +60,10 @@ void backward(const void* saved, const void* gy, void* gz, float* sums, int64_t 
 #pragma omp simd
             for (int64_t i = 0; i < count; i++) totals[i] += double(read(g[i]));
         }
-        if (!sums) continue;
+        if (!sums) return;
 #pragma omp simd
         for (int64_t i = 0; i < count; i++) sums[begin + i] = float(totals[i]);
-    }
+    });
 }
 
 void gather_line(const float* sums, const Line& line, int64_t offset, double* totals) {
@@ -151,9 +150,9 @@ bool reduce_term(const float* sums, const Field& given, int64_t term, int64_t va
     const int64_t parts = values * 4 > places ? 1 : least(16, places / (values * 4));
     double* totals = (double*)calloc(parts * values, sizeof(double));
     if (!totals) return false;
-#pragma omp parallel for num_threads(threads) if (threads > 1 && places > GRAIN) schedule(static)
-    for (int64_t part = 0; part < parts; part++)
+    share(parts, worth(places, threads), [&](int64_t part) {
         gather(sums, field, places * part / parts, places * (part + 1) / parts, totals + part * values);
+    });
     for (int64_t v = 0; v < values; v++) {
         double total = 0;
         for (int64_t part = 0; part < parts; part++) total += totals[part * values + v];

@@ -3,6 +3,7 @@
 
 #include "finishing.h"
 #include "multiply.h"
+#include "shares.h"
 #include "weights.h"
 
 namespace CONVBIAS_INSTRUCTIONS {
@@ -17,8 +18,7 @@ int64_t packed_size(const Convolution& c) { return c.channels * packed_filters(c
 
 // [panel][channel][filter]
 void pack(const Convolution& c, const Weights& w, float* packed, int threads) {
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-    for (int64_t panel = 0; panel < panels(c.filters); panel++) {
+    share(panels(c.filters), threads, [&](int64_t panel) {
         const int64_t width = least(PANEL, packed_filters(c.filters) - panel * PANEL);
         float* to = packed + panel * PANEL * c.channels;
         for (int64_t channel = 0; channel < c.channels; channel++)
@@ -26,7 +26,7 @@ void pack(const Convolution& c, const Weights& w, float* packed, int threads) {
                 const int64_t filter = panel * PANEL + l;
                 *to++ = filter < c.filters ? *weight_at(c, w, filter, channel, 0, 0) : 0.0f;
             }
-    }
+    });
 }
 
 // How the work is cut: slices of the filters, for each of them parts of a row of outputs, and for each of those all
@@ -72,11 +72,11 @@ bool convolve(const Convolution& c, const float* x, const float* packed, const f
     const bool aligned = c.filters % LANES == 0 && is_aligned(y);
     const Finishing finish(field, residual, activation, c.samples, cut.part * c.filters, aligned);
     const int64_t parts = cut.places * c.samples, units = parts * cut.slices;
+    Shares shares(units, threads);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         int64_t used = -1;  // the slice of weights that is at hand
-#pragma omp for schedule(static)
-        for (int64_t number = 0; number < units; number++) {
+        shares.each([&](int64_t number) {
             const Cut::Unit u = cut.unit(number);
             const int64_t begin = (u.row * c.out[1] + u.first) * c.filters, end = least(u.filter + cut.slice, c.filters);
             const Product to{y + u.sample * finish.places + begin, c.filters, finish.ends(u.sample, begin)};
@@ -91,16 +91,14 @@ bool convolve(const Convolution& c, const float* x, const float* packed, const f
             }
             used = u.filter;
             if (cut.slices == 1) finish(to.y, begin, u.outputs * c.filters);
-        }
-        if (cut.slices > 1 && !finish.inside()) {
-#pragma omp for schedule(static)
-            for (int64_t number = 0; number < parts; number++) {
-                const Cut::Unit u = cut.unit(number);
-                const int64_t begin = (u.row * c.out[1] + u.first) * c.filters;
-                finish(y + u.sample * finish.places + begin, begin, u.outputs * c.filters);
-            }
-        }
+        });
     }
+    if (cut.slices > 1 && !finish.inside())
+        share(parts, threads, [&](int64_t number) {
+            const Cut::Unit u = cut.unit(number);
+            const int64_t begin = (u.row * c.out[1] + u.first) * c.filters;
+            finish(y + u.sample * finish.places + begin, begin, u.outputs * c.filters);
+        });
     return true;
 }
 

@@ -6,10 +6,9 @@
 // frequencies; for each of them, tiles × channels are multiplied by channels × filters; and the products of
 // all frequencies are transformed back.
 
-#include <omp.h>
-
 #include "finishing.h"
 #include "multiply.h"
+#include "shares.h"
 #include "weights.h"
 
 namespace CONVBIAS_INSTRUCTIONS {
@@ -80,9 +79,8 @@ void read_weights(const Convolution& c, const Weights& w, int64_t first, int64_t
 // [frequency][panel][channel][filter]
 void pack(const Convolution& c, const Weights& w, float* packed, int threads) {
     const int64_t frequency = weights_step(c);
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-    for (int64_t first = 0; first < c.filters; first += LANES) {
-        const int64_t panel = first / PANEL, width = least(PANEL, packed_filters(c.filters) - panel * PANEL);
+    share(packed_filters(c.filters) / LANES, threads, [&](int64_t number) {
+        const int64_t first = number * LANES, panel = first / PANEL, width = least(PANEL, packed_filters(c.filters) - panel * PANEL);
         const int64_t filters = least(LANES, c.filters - first);
         float* to = packed + panel * PANEL * c.channels + first % PANEL;
         float taps[CHUNK][3][3][LANES];
@@ -98,7 +96,7 @@ void pack(const Convolution& c, const Weights& w, float* packed, int threads) {
             for (int f = 0; f < FREQUENCIES; f++)
                 store(to + f * frequency, __builtin_convertvector(all[f / WINDOW][f % WINDOW], Vector));
         }
-    }
+    });
 }
 
 // All of a convolution's tiles, and where in memory a part of them, transformed, lies.
@@ -250,29 +248,25 @@ bool convolve(const Convolution& c, const float* x, const float* packed, const f
     const int64_t largest = (tiles.count + parts - 1) / parts, room = tiles.room(largest);
     float* memory = reserve(room * (alone ? threads : 1));
     if (!memory) return false;
-#pragma omp parallel num_threads(threads) if (threads > 1)
     if (alone) {
-        float *input = memory + room * omp_get_thread_num(), *products = input + FREQUENCIES * tiles.input_step(largest);
-#pragma omp for schedule(static)
-        for (int64_t p = 0; p < parts; p++) {
+        share(parts, threads, [&](int64_t p) {
+            float *input = memory + room * omp_get_thread_num(), *products = input + FREQUENCIES * tiles.input_step(largest);
             const Part part(tiles, p, parts);
             for (int64_t t = 0; t < part.count; t++) transform(tiles, part, t, x, input);
             for (int64_t f = 0; f < FREQUENCIES; f++)
                 for (int64_t panel = 0; panel < panel_count; panel++)
                     multiply_frequency(tiles, f, panel, part.count, input, packed, products);
             for (int64_t t = 0; t < part.count; t++) transform_back(tiles, part, t, products, y, finish);
-        }
+        });
     } else {
         float *input = memory, *products = input + FREQUENCIES * tiles.input_step(largest);
         for (int64_t p = 0; p < parts; p++) {
             const Part part(tiles, p, parts);
-#pragma omp for schedule(static)
-            for (int64_t t = 0; t < part.count; t++) transform(tiles, part, t, x, input);
-#pragma omp for schedule(static)
-            for (int64_t f = 0; f < FREQUENCIES * panel_count; f++)
+            share(part.count, threads, [&](int64_t t) { transform(tiles, part, t, x, input); });
+            share(FREQUENCIES * panel_count, threads, [&](int64_t f) {
                 multiply_frequency(tiles, f / panel_count, f % panel_count, part.count, input, packed, products);
-#pragma omp for schedule(static)
-            for (int64_t t = 0; t < part.count; t++) transform_back(tiles, part, t, products, y, finish);
+            });
+            share(part.count, threads, [&](int64_t t) { transform_back(tiles, part, t, products, y, finish); });
         }
     }
     free(memory);

@@ -90,7 +90,7 @@ MUTANTS = [
     ),
     ("epilogue.cpp", "(places + FORWARD_BLOCK - 1) / FORWARD_BLOCK", "places / FORWARD_BLOCK"),
     ("epilogue.cpp", "count = least(places - begin, FORWARD_BLOCK)", "count = FORWARD_BLOCK"),
-    ("epilogue.cpp", "samples * (share + 1) / shares", "samples / shares * (share + 1)"),
+    ("epilogue.cpp", "samples * (cut + 1) / cuts", "samples / cuts * (cut + 1)"),
     # Backward.
     ("epilogue.cpp", "(places + BACKWARD_BLOCK - 1) / BACKWARD_BLOCK", "places / BACKWARD_BLOCK"),
     ("epilogue.cpp", "count = least(places - begin, BACKWARD_BLOCK)", "count = BACKWARD_BLOCK"),
@@ -111,6 +111,11 @@ MUTANTS = [
     ("epilogue.cpp", "places * (part + 1) / parts", "places / parts * (part + 1)"),
     ("epilogue.cpp", "part < parts; part++) total +=", "part < 1; part++) total +="),
     ("epilogue.cpp", "    free(totals);\n", ""),
+    # How threads share.
+    ("shares.h", "units * (i + 1) / shares", "units / shares * (i + 1)"),
+    ("shares.h", "threads < MOST ? threads : MOST", "threads"),
+    ("shares.h", "(omp_get_thread_num() + turn) % shares", "omp_get_thread_num() % shares"),
+    ("shares.h", "__ATOMIC_RELAXED)) < from.end", "__ATOMIC_RELAXED)) <= from.end"),
     # What is done while numbers are in registers or in the cache.
     ("finishing.h", "sum < low ? low : sum", "sum"),
     ("finishing.h", "sum > high ? high : sum", "sum"),
