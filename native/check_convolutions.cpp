@@ -5,7 +5,7 @@
 namespace check {
 namespace {
 
-const char* const WAY_NAMES[] = {"winograd", "direct", "depthwise", "pointwise"};
+const char* const WAY_NAMES[] = {"winograd", "direct", "depthwise", "pointwise", "gathered"};
 
 // One way of convolving, with a random field, and now and then a residual. Where a second draw of each is alike,
 // cases are common ones.
@@ -47,7 +47,7 @@ struct Case : Fielded {
     void draw_shape() {
         const bool winograd = way == WINOGRAD, depthwise = way == DEPTHWISE, pointwise = way == POINTWISE;
         shape.samples = random.below(3);
-        const int64_t least = way == DIRECT ? 1 : 16;
+        const int64_t least = way == DIRECT || way == GATHERED ? 1 : 16;
         shape.channels = least + random.below(random.below(4) ? 4 : 40);
         // More than are summed up by themselves, twice over.
         if (winograd && random.below(8) == 0) shape.channels = 65 + random.below(40);
@@ -62,13 +62,19 @@ struct Case : Fielded {
             shape.channels = 400 + random.below(112);
             shape.filters = 330 + random.below(90);
         }
+        // Or weights so many that some of the taps are taken at a time, by all threads together.
+        const bool deep = way == GATHERED && random.below(4) == 0;
+        if (deep) {
+            shape.channels = 250 + random.below(40);
+            shape.filters = 64 + random.below(100);
+        }
         for (int axis = 0; axis < 2; axis++) {
             constexpr int64_t KERNELS[] = {1, 2, 3, 3, 5, 7, 9};
             shape.kernel[axis] = winograd ? 3 : pointwise ? 1 : KERNELS[random.below(std::size(KERNELS))];
             shape.stride[axis] = winograd ? 1 : 1 + random.below(random.below(2) ? 1 : 3);
             // Along a row the direct way takes no dilation.
             shape.dilation[axis] = winograd || (way == DIRECT && axis) ? 1 : 1 + random.below(random.below(2) ? 1 : 3);
-            const int64_t most = axis ? grouped ? 150 : random.below(2) ? 12 : 40 : depthwise ? 20 : 6;
+            const int64_t most = axis ? grouped ? 150 : random.below(2) ? 12 : 40 : depthwise ? 20 : deep ? 4 : 6;
             shape.out[axis] = 1 + random.below(most);
             shape.before[axis] = pointwise ? 0 : random.below(shape.dilation[axis] * (shape.kernel[axis] - 1) + 2);
             const int64_t reach = (shape.out[axis] - 1) * shape.stride[axis] - shape.before[axis] +

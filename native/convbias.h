@@ -47,7 +47,7 @@ struct Weights {
     int rotated;
 };
 
-enum Way : int { WINOGRAD, DIRECT, DEPTHWISE, POINTWISE, WAYS };
+enum Way : int { WINOGRAD, DIRECT, DEPTHWISE, POINTWISE, GATHERED, WAYS };
 
 // y = act(z + field), in float32 arithmetic. Without `y` it is written over z; with it, z becomes z + field,
 // which the derivative of some activations needs.
@@ -82,7 +82,7 @@ struct Step {
     int64_t x, residual, y;
 };
 
-// One after another. A pointwise one may write over its residual. 0 where there is no memory for one.
+// One after another. A pointwise or gathered one may write over its residual. 0 where there is no memory for one.
 int convbias_chain(const Step* steps, int64_t count, float* const* arrays, int threads);
 
 // The gradient of a depthwise convolution's weights, [tap][channel]. 0 where there is no memory for it, or no

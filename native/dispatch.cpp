@@ -19,7 +19,7 @@ struct Instructions {
 
 #define CONVBIAS_KERNELS(instructions)                                                      \
     instructions::kernel, instructions::reduce_term,                                        \
-        {&instructions::winograd, &instructions::direct, &instructions::depthwise, &instructions::pointwise}, \
+        {&instructions::winograd, &instructions::direct, &instructions::depthwise, &instructions::pointwise, &instructions::gathered}, \
         instructions::depthwise_weights
 
 const Instructions ALL[] = {

@@ -27,7 +27,7 @@ typedef void Finish(float* z, const float* field, int64_t count);
     bool reduce_term(const float* sums, const Field& field, int64_t term, int64_t values, int threads);          \
     Finish* finish_of(int activation);                                                                          \
     bool depthwise_weights(const Convolution& c, const float* x, const float* gy, float* gw, int threads);      \
-    extern const Method winograd, direct, depthwise, pointwise;                                                            \
+    extern const Method winograd, direct, depthwise, pointwise, gathered; \
     }
 
 CONVBIAS_DECLARE(plain)

@@ -13,6 +13,8 @@ constexpr int64_t MOST_SEGMENTS = 64;
 // Numbers that are fetched together, and how many weights further on some are fetched: the machine itself fetches no
 // further than to the end of a page.
 constexpr int64_t LINE = 16, AHEAD = 2048;
+// Rows that were gathered lie a line apart: so many numbers further on is the next line of each.
+constexpr int64_t GATHERED = ROWS * LINE;
 
 // Where a row's numbers lie: in segments, such as the rows of the kernel that meet the image. The next row's are
 // `step` numbers further on. Where segments are summed up `apart`, sums of sums keep more digits.
@@ -23,9 +25,13 @@ struct Rows {
     } segment[MOST_SEGMENTS];
     int64_t segments = 0, step;
     bool apart = false;
-    // Numbers that will be wanted soon, as many as there are rows; null where these and the weights are at hand.
+    // Numbers that will be wanted soon, as many as there are rows; null where these and the weights are at hand. Of
+    // gathered rows they are weights, `pace` of them at each step.
     const float* next = nullptr;
+    int64_t pace = LINE;
 };
+
+enum Fetch { NOTHING, NEXT, NEXT_AND_WEIGHTS };
 
 // Where the products go: row r's to y + r · step.
 struct Product {
@@ -95,12 +101,13 @@ ALWAYS_INLINE void start_sums(Vector (&sums)[R][V], const Product& to, int64_t a
 
 // sums[r][k] += Σ over depth d of from[r · step + d] · weights[d][k]; numbers from `next` on, and the weights to come,
 // are fetched meanwhile.
-template <bool fetch, int R, int V>
+template <Fetch fetch, int R, int V>
 ALWAYS_INLINE void add_products(Vector (&sums)[R][V], const float* from, int64_t step, int64_t depth, const float* weights,
-                         const float* next) {
+                         const float* next, int64_t pace) {
     for (int64_t d = 0; d < depth; d++, weights += V * LANES) {
-        if (fetch) {
-            __builtin_prefetch(next + d * LINE);
+        if (fetch == NEXT) __builtin_prefetch(next + d * pace, 0, 2);
+        if (fetch == NEXT_AND_WEIGHTS) {
+            __builtin_prefetch(next + d * pace);
 #pragma GCC unroll 2
             for (int v = 0; v < V; v++) __builtin_prefetch(weights + AHEAD + v * LANES, 0, 2);
         }
@@ -116,9 +123,18 @@ ALWAYS_INLINE void add_products(Vector (&sums)[R][V], const float* from, int64_t
     }
 }
 
+// The same for rows that were gathered.
+template <int R, int V>
+ALWAYS_INLINE void add_gathered(Vector (&sums)[R][V], const float* from, int64_t depth, const float* weights,
+                         const float* next, int64_t pace) {
+    for (; depth > LINE; depth -= LINE, from += GATHERED, weights += LINE * V * LANES, next += LINE * pace)
+        add_products<NEXT>(sums, from, LINE, LINE, weights, next, pace);
+    add_products<NEXT>(sums, from, LINE, depth, weights, next, pace);
+}
+
 // y[r][k] = Σ over segments s and depth d of from[s][r · step + d] · panel[begin[s] + d][k], for R rows and V vectors
 // of filters, the last of them `last` filters long. `at` says where y[0][0] lies.
-template <int R, int V>
+template <bool gathered, int R, int V>
 inline void multiply_block(const Rows& rows, int64_t offset, const float* panel, const Product& to, int64_t at,
                            int64_t last) {
     Vector sums[R][V];
@@ -127,10 +143,13 @@ inline void multiply_block(const Rows& rows, int64_t offset, const float* panel,
         const float* from = rows.segment[s].from + offset;
         const float* weights = panel + rows.segment[s].begin * V * LANES;
         if (rows.apart && s > 0) add_sums<R, V>(sums, to.y + at, to.step, s > 1);
-        if (rows.next)
-            add_products<true>(sums, from, rows.step, rows.segment[s].depth, weights, rows.next + offset);
+        const int64_t depth = rows.segment[s].depth;
+        if (gathered)
+            add_gathered(sums, from, depth, weights, rows.next + rows.segment[s].begin * rows.pace, rows.pace);
+        else if (rows.next)
+            add_products<NEXT_AND_WEIGHTS>(sums, from, rows.step, depth, weights, rows.next + offset, LINE);
         else
-            add_products<false>(sums, from, rows.step, rows.segment[s].depth, weights, nullptr);
+            add_products<NOTHING>(sums, from, rows.step, depth, weights, nullptr, 0);
     }
     if (rows.apart && rows.segments > 1)
 #pragma GCC unroll 16
@@ -157,25 +176,27 @@ inline void multiply_block(const Rows& rows, int64_t offset, const float* panel,
     }
 }
 
-template <int V, int R = ROWS>
+template <bool gathered, int V, int R = ROWS>
 inline void multiply_rows(int64_t count, const Rows& rows, int64_t offset, const float* panel, const Product& to,
                           int64_t at, int64_t last) {
     if (count == R)
-        multiply_block<R, V>(rows, offset, panel, to, at, last);
+        multiply_block<gathered, R, V>(rows, offset, panel, to, at, last);
     else if constexpr (R > 1)
-        multiply_rows<V, R - 1>(count, rows, offset, panel, to, at, last);
+        multiply_rows<gathered, V, R - 1>(count, rows, offset, panel, to, at, last);
 }
 
 // `count` rows, from `first` on, times the panel of `filters` filters, two vectors at most, to column `column`.
+// Of `gathered` rows `step` is 0, and there are ROWS at most.
+template <bool gathered = false>
 inline void multiply(const Rows& rows, int64_t first, int64_t count, const float* panel, int64_t filters,
                      const Product& to, int64_t column) {
     // Blocks of much the same size: small ones waste more of the registers.
     for (int64_t left = (count + ROWS - 1) / ROWS; left > 0; left--) {
         const int64_t size = (count + left - 1) / left, offset = first * rows.step, at = first * to.step + column;
         if (filters > LANES)
-            multiply_rows<2>(size, rows, offset, panel, to, at, filters - LANES);
+            multiply_rows<gathered, 2>(size, rows, offset, panel, to, at, filters - LANES);
         else
-            multiply_rows<1>(size, rows, offset, panel, to, at, filters);
+            multiply_rows<gathered, 1>(size, rows, offset, panel, to, at, filters);
         first += size;
         count -= size;
     }

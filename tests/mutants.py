@@ -91,7 +91,7 @@ MUTANTS = [
     ("folding/rewrite.py", "low <= size <= high for", "True for"),
     ("folding/chains.py", "if any(user not in members for user in node.users)", "if node is run[-1]"),
     ("ops/chain.py", "over in read - {self.of[link.input]}", "over in read"),
-    ("ops/chain.py", 'link.convolution.way == "pointwise"', "True"),
+    ("ops/chain.py", 'link.convolution.way in ("pointwise", "gathered")', "True"),
     ("ops/chain.py", "if n is not None and last[n] == i", "if n is not None"),
     ("ops/chain.py", "read -= {self.of[inputs + i]}", "read -= set()"),
     ("ops/chain.py", "and over >= self._first", ""),

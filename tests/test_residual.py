@@ -22,6 +22,7 @@ LAYERS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "small": ({"in_channels": 3, "out_channels": 5, "kernel_size": 3}, (2, 3, 7, 9)),
     "pointwise": ({"in_channels": 40, "out_channels": 50, "kernel_size": 1}, (2, 40, 21, 20)),
     "slices": ({"in_channels": 500, "out_channels": 290, "kernel_size": 1}, (2, 500, 7, 9)),
+    "gathered": ({"in_channels": 64, "out_channels": 70, "kernel_size": 3, "stride": 2}, (2, 64, 21, 20)),
     "winograd": ({"in_channels": 32, "out_channels": 40, "kernel_size": 3, "padding": 1}, (2, 32, 23, 22)),
     "direct": ({"in_channels": 4, "out_channels": 8, "kernel_size": 3, "padding": 1}, (2, 4, 61, 60)),
     "depthwise": (
@@ -74,7 +75,9 @@ def test_the_sum(name: str, form: torch.memory_format, bias: str, activation: st
 
 
 @pytest.mark.skipif(native.absence() is not None, reason=f"no own kernels: {native.absence()}")
-@pytest.mark.parametrize("name", ["pointwise", "slices", "winograd", "direct", "depthwise", "onednn"])
+@pytest.mark.parametrize(
+    "name", ["pointwise", "slices", "gathered", "winograd", "direct", "depthwise", "onednn"]
+)
 def test_it_is_added_within_the_convolution(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x, residual = made(name, torch.channels_last)
     with torch.no_grad():
@@ -135,7 +138,12 @@ def test_what_is_no_number_stays_none(name: str, bias: str) -> None:
     with torch.no_grad(), convbias.backend(winograd=False):
         lost = wanted(layer, x, residual).isnan()
         out = torch.zeros_like(residual)
-        words: dict[str, Any] = {"padding": layer.padding, "groups": layer.groups, "activation": "relu"}
+        words: dict[str, Any] = {
+            "stride": layer.stride,
+            "padding": layer.padding,
+            "groups": layer.groups,
+            "activation": "relu",
+        }
         convbias.functional.conv2d(x, layer.weight, layer.get_parameter("bias"), **words, out=out)
         for y in (layer(x, residual), layer(x), out):
             # Few filters' outputs are computed with their neighbours', and so is the NaN.

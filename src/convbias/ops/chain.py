@@ -77,7 +77,7 @@ class _Places:
         size = math.prod(link.convolution.size)
         over = _if_any(self.of, link.residual)
         # The kernel reads a number of the residual before it writes there, once.
-        alone = over in read - {self.of[link.input]} and link.convolution.way == "pointwise"
+        alone = over in read - {self.of[link.input]} and link.convolution.way in ("pointwise", "gathered")
         if over is not None and alone and over >= self._first:
             return over
         if not self._free:

@@ -14,7 +14,7 @@ from ..tying.base import Summand
 from . import native
 
 # As convbias.h numbers them.
-WAYS = ("winograd", "direct", "depthwise", "pointwise")
+WAYS = ("winograd", "direct", "depthwise", "pointwise", "gathered")
 # How many rows a kernel may have.
 MOST_ROWS = 16
 

@@ -21,10 +21,13 @@ def refusal(call: Call) -> str | None:
     if not recorded(call.tensors):
         return "no gradient is recorded"
     reason = _bent(call) or ways.unfit(call)
-    # torch's weight gradients of channels by themselves take too long for any size.
-    if reason is not None or ways.planned(call).way == "depthwise" or chosen() == "native":
+    if reason is not None:
         return reason
-    return too_few(call, _outputs(call))
+    plan = ways.planned(call)
+    if plan.way == "direct" and not ways.is_worth_a_step(plan.shape, call.fielded):
+        return "torch's convolution of such a shape is as fast, with its gradients"
+    # torch's weight gradients of channels by themselves take too long for any size.
+    return None if plan.way == "depthwise" or chosen() == "native" else too_few(call, _outputs(call))
 
 
 def is_joined(call: Call) -> bool:

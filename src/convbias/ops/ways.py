@@ -18,7 +18,11 @@ from .choice import winograd as winograd_allowed
 from .layout import as_torchs, form_of, is_channels_last
 from .own import Shape
 
-# With fewer outputs, the form of a weight that is not kept takes longer to make than it saves.
+# So few filters that torch's kernels compute some for nothing.
+_FEW = 8
+# Outputs of more numbers, to which no field is added, torch's write as fast.
+_IN_CACHE = 1 << 21
+# With fewer outputs, and for all that are gathered, the form of a weight that is not kept takes longer to make than it saves.
 _WORTH_PACKING = 512
 
 
@@ -63,6 +67,7 @@ def plan_for(
 def _way(shape: Shape, groups: int, winograd: bool, fielded: bool) -> str | None:
     channels, filters = shape.channels, shape.filters
     kernel, dilation = tuple(shape.kernel), tuple(shape.dilation)
+    outputs = shape.samples * math.prod(shape.out)
     plain = tuple(shape.stride) == dilation == (1, 1)
     if groups > 1:
         return "depthwise" if groups == channels == filters >= 16 else None
@@ -70,14 +75,31 @@ def _way(shape: Shape, groups: int, winograd: bool, fielded: bool) -> str | None
         return "winograd"
     if kernel == (1, 1) and plain and filters < 16:
         return "direct" if channels <= 64 else None
+    if _is_gathered(shape, outputs):
+        return "gathered"
     if kernel == (1, 1) and not any(shape.before) and filters >= 16:
-        # Deeper rows, or rows further apart, do not stay in the first cache; with few of them, weights count.
+        # Deeper rows, or rows further apart, do not stay in the first cache.
         deep = channels * shape.stride[1] > 512 or channels * filters > 2**20
-        return None if deep and shape.samples * math.prod(shape.out) > 256 else "pointwise"
-    # torch's does sixteen filters where there are eight; of deep ones it reads less, most with a stride.
+        return None if deep and outputs > 256 else "pointwise"
+    # Of deep ones torch's reads less, most with a stride.
     deepest = 256 if max(shape.stride) == 1 or kernel == (1, 1) else 32
-    few = filters <= 8 and channels <= deepest
-    return "direct" if dilation[1] == 1 and (few or (fielded and channels * filters <= 2**8)) else None
+    few = filters <= _FEW and channels <= deepest
+    shallow = channels * filters <= 2**8 and (fielded or outputs * filters < _IN_CACHE)
+    return "direct" if dilation[1] == 1 and (few or shallow) else None
+
+
+def is_worth_a_step(shape: Shape, fielded: bool) -> bool:
+    """Whether the direct way is faster than torch's where a gradient is recorded too."""
+    return fielded or shape.filters <= _FEW or tuple(shape.kernel) == (1, 1)
+
+
+def _is_gathered(shape: Shape, outputs: int) -> bool:
+    """Whether weights are so many for so few outputs that it pays to read them once, or rows lie apart."""
+    weights, taps = shape.channels * shape.filters, math.prod(shape.kernel)
+    if taps == 1:
+        return outputs <= 256 and weights >= 2**19
+    strided = max(shape.stride) > 1 and min(shape.channels, shape.filters) >= 64
+    return strided or (outputs <= 128 and weights >= 2**16)
 
 
 def refusal(call: Call) -> str | None:
@@ -97,7 +119,8 @@ def unfit(call: Call) -> str | None:
     found = plan_of(call)
     if found is None:
         return "torch's convolution of such a shape is as fast"
-    if found.way in ("winograd", "pointwise") and found.shape.samples * math.prod(found.out) < _WORTH_PACKING:
+    few = found.shape.samples * math.prod(found.out) < _WORTH_PACKING
+    if found.way == "gathered" or (few and found.way in ("winograd", "pointwise")):
         return "the weight is not packed before, which takes longer than so few outputs save"
     return None
 
