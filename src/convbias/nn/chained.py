@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import groupby
-from operator import attrgetter
+from itertools import chain, groupby, repeat
+from operator import is_, itemgetter
 from typing import Any, NamedTuple, cast, final
 
 import torch
@@ -25,15 +25,17 @@ from ..ops.settled import Settled
 from .conv import Conv2d
 from .convnd import check_residual
 
+_flat = chain.from_iterable
+
 # By number: the inputs are 0, 1, …, then each layer's result.
 Values = dict[int, Tensor]
 
-# What a layer's call depends on, beside its input; each is asked of every layer before every call.
-_settings_of = attrgetter(
+# Of a layer's attributes, by what they are: each is asked of every layer before every call, without Python.
+_settings_of = itemgetter(
     *("kernel_size", "stride", "padding", "dilation", "padding_mode", "groups", "activation", "tying")
 )
-_tensors_of: Callable[[Module], tuple[dict[str, Tensor | None], ...]] = attrgetter("_parameters", "_buffers")
-_hooks_of = attrgetter("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_tensors_of = itemgetter("_parameters", "_buffers")
+_hooks_of = itemgetter("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class Turn(NamedTuple):
@@ -94,13 +96,14 @@ class Chained(Module):
         given = list(values.values())
         if follower(given) is not None or watched() or _any_hook_everywhere():
             return None
-        if not all(map(_is_itself, layers)):
+        own = list(map(vars, layers))
+        if not all(map(is_, map(type, layers), repeat(Conv2d))) or any(_flat(map(_hooks_of, own))):
             return None
-        held = [tensor for layer in layers for kind in _tensors_of(layer) for tensor in kind.values()]
+        held = _flat(kind.values() for kind in _flat(map(_tensors_of, own)))
         tensors = [tensor for tensor in held if tensor is not None]
-        if recorded((*given, *tensors)):
+        if recorded((*given, *tensors)) or any("forward" in of for of in own):
             return None
-        key = (tuple(map(layout_of, given)), tuple(map(_settings_of, layers)), chosen(), winograd())
+        key = (tuple(map(layout_of, given)), tuple(map(_settings_of, own)), chosen(), winograd())
         kept = keep(self._kept, partial(self._join, values, layers), tensors, key)
         if kept is not self._kept:  # to set an attribute of a module takes its time
             self._kept = kept
@@ -149,8 +152,7 @@ class Chained(Module):
             Link(convolution, place[turn.input], None if turn.residual is None else place[turn.residual])
             for turn, convolution in zip(turns, convolutions, strict=True)
         ]
-        chain = Chain(links, len(outside), [place[n] for n in wanted])
-        return partial(_call, chain, outside, wanted)
+        return partial(_call, Chain(links, len(outside), [place[n] for n in wanted]), outside, wanted)
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_kept": None}
@@ -165,20 +167,15 @@ def _settle(number: int, turn: Turn, settled: Settled, values: Values) -> None:
     values[number] = settled(*turn.of(values))
 
 
-def _call(chain: Chain, inputs: Sequence[int], results: Sequence[int], values: Values) -> None:
-    values.update(zip(results, chain([values[n] for n in inputs]), strict=True))
-
-
-def _is_itself(layer: Module) -> bool:
-    """Whether to call ``layer`` is to convolve with parameters of its own, and nothing else."""
-    if type(layer) is not Conv2d or "forward" in vars(layer) or any(_hooks_of(layer)):
-        return False
-    own = layer._parameters
-    return "weight" in own and all(name in own for name in layer._bias_names)
+def _call(run: Chain, inputs: Sequence[int], results: Sequence[int], values: Values) -> None:
+    values.update(zip(results, run([values[n] for n in inputs]), strict=True))
 
 
 def _settled(layer: Conv2d, input: Tensor, residual: Tensor | None) -> Settled | None:
     """The layer's call for such tensors, or None where it is not settled what runs it."""
+    own = layer._parameters
+    if "weight" not in own or not all(name in own for name in layer._bias_names):
+        return None
     geometry, weight, bias = layer.geometry(), layer.weight, layer._bias_arguments()
     tensors = [input, weight, *bias]
     if residual is not None:

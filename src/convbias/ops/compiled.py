@@ -143,7 +143,7 @@ def _packed(call: Call) -> Packed | None:
     weight = call.weight
     if not counted(weight):
         return None
-    key = (state_of(weight), call.input.shape, call.geometry, call.groups, chosen(), winograd())
+    key = (state_of([weight]), call.input.shape, call.geometry, call.groups, chosen(), winograd())
     # A convolution that is live keeps the field's memory from being given to another.
     field = (call.activation, *((field.data_ptr(), field.shape, field.stride()) for field in call.bias))
     known, read, packed, _ = _kept.get(weight) or (None,) * 4

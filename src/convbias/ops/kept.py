@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import is_
+from operator import attrgetter, is_
 from typing import Any, Generic, TypeVar, final
 
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 T = TypeVar("T")
+State = tuple[list[int], list[int], int]
 
 
 @final
@@ -24,13 +25,13 @@ class Kept(Generic[T]):
     value: T
     tensors: tuple[Tensor, ...]
     memory: tuple[Tensor, ...]
-    states: tuple[tuple[int, int, int], ...]
+    state: State
     key: tuple[object, ...]
 
     @classmethod
     def of(cls, value: T, tensors: Sequence[Tensor], key: tuple[object, ...]) -> Kept[T]:
         memory = tuple(tensor.detach() for tensor in tensors)
-        return cls(value, tuple(tensors), memory, tuple(map(state_of, tensors)), key)
+        return cls(value, tuple(tensors), memory, state_of(tensors), key)
 
     def holds(self, tensors: Sequence[Tensor], key: tuple[object, ...]) -> bool:
         """Whether the value is that of ``tensors``, as they are now, for images such as ``key`` tells."""
@@ -38,7 +39,7 @@ class Kept(Generic[T]):
             self.key == key
             and len(self.tensors) == len(tensors)
             and all(map(is_, self.tensors, tensors))
-            and self.states == tuple(map(state_of, tensors))
+            and self.state == state_of(tensors)
         )
 
 
@@ -58,9 +59,13 @@ def counted(tensor: Tensor) -> bool:
     return not tensor.is_inference() and not tensor.is_shared()
 
 
-def state_of(tensor: Tensor) -> tuple[int, int, int]:
-    """What changes when torch knows that the numbers did."""
-    return tensor.data_ptr(), tensor._version, _Steps.taken
+def state_of(tensors: Sequence[Tensor]) -> State:
+    """What changes when torch knows that the numbers did: asked of many before every call, without Python."""
+    return list(map(_address_of, tensors)), list(map(_version_of, tensors)), _Steps.taken
+
+
+_address_of: Callable[[Tensor], int] = Tensor.data_ptr
+_version_of: Callable[[Tensor], int] = attrgetter("_version")
 
 
 class _Steps:

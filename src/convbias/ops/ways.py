@@ -22,7 +22,8 @@ from .own import Shape
 _FEW = 8
 # Outputs of more numbers, to which no field is added, torch's write as fast.
 _IN_CACHE = 1 << 21
-# With fewer outputs, and for all that are gathered, the form of a weight that is not kept takes longer to make than it saves.
+# With fewer outputs, and for whatever is gathered, the form of a weight that is not kept takes longer to make
+# than it saves.
 _WORTH_PACKING = 512
 
 
