@@ -98,7 +98,7 @@ def _is_gathered(shape: Shape, outputs: int) -> bool:
     """Whether weights are so many for so few outputs that it pays to read them once, or rows lie apart."""
     weights, taps = shape.channels * shape.filters, math.prod(shape.kernel)
     if taps == 1:
-        return outputs <= 256 and weights >= 2**19
+        return 4 * outputs <= shape.filters and weights >= 3 * 2**17
     strided = max(shape.stride) > 1 and min(shape.channels, shape.filters) >= 64
     return strided or (outputs <= 128 and weights >= 2**16)
 
