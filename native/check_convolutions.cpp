@@ -70,7 +70,7 @@ struct Case : Fielded {
         }
         for (int axis = 0; axis < 2; axis++) {
             constexpr int64_t KERNELS[] = {1, 2, 3, 3, 5, 7, 9};
-            shape.kernel[axis] = winograd ? 3 : pointwise ? 1 : KERNELS[random.below(std::size(KERNELS))];
+            shape.kernel[axis] = winograd ? 3 : pointwise ? 1 : deep ? 6 + random.below(2) : KERNELS[random.below(std::size(KERNELS))];
             shape.stride[axis] = winograd ? 1 : 1 + random.below(random.below(2) ? 1 : 3);
             // Along a row the direct way takes no dilation.
             shape.dilation[axis] = winograd || (way == DIRECT && axis) ? 1 : 1 + random.below(random.below(2) ? 1 : 3);

@@ -38,3 +38,9 @@ def test_it_tells_why_there_are_none() -> None:
     told = doctor(CONVBIAS_LIBRARY="/nowhere/lib.so", CONVBIAS_BACKEND="aten")
     assert "none, torch's run: /nowhere/lib.so cannot be loaded" in told
     assert "aten (CONVBIAS_BACKEND is aten)" in told
+
+
+def test_it_tells_of_a_backend_that_there_is_not() -> None:
+    told = json.loads(doctor("--json", CONVBIAS_BACKEND="fast"))
+    assert told["backend"] == "none: CONVBIAS_BACKEND='fast': must be one of auto, aten, native"
+    assert told["own kernels"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from torch import Tensor
@@ -69,6 +70,59 @@ def test_onednn_adds_to_it(activation: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert added == [None]
 
 
+# As other libraries see it: to torch, these are two memories.
+SHARED = numpy.zeros(60, numpy.float32)
+
+
+@pytest.mark.parametrize(
+    ("channels", "kernel", "padding"), [((32, 40), 3, 1), ((24, 50), 1, 0), ((4, 8), 3, 1), ((64, 64), 3, 0)]
+)
+@pytest.mark.parametrize("part", ["samples", "channels", "columns", "turned"])
+def test_what_lies_between_its_numbers_stays(
+    channels: tuple[int, int], kernel: int, padding: int, part: str
+) -> None:
+    into, out = channels
+    x = torch.randn(2, into, 32, 31).to(memory_format=torch.channels_last)
+    w = (torch.randn(out, into, kernel, kernel) / into).to(memory_format=torch.channels_last)
+    wanted = functional.conv2d(x, w, padding=padding, activation="gelu")
+    h, v = wanted.shape[2:]
+    whole = torch.full((4, out + 3, h, v + 2), 7.0).to(memory_format=torch.channels_last)
+    where = {
+        "samples": lambda: whole[::2, :out, :, :v],
+        "channels": lambda: whole[:2, 2:-1, :, :v],
+        "columns": lambda: whole[1:3, :out, :, 1:-1],
+        "turned": lambda: torch.full((2, out, v, h), 7.0).mT,
+    }[part]()
+    version = where._version
+    functional.conv2d(x, w, padding=padding, activation="gelu", out=where)
+    assert_close(where, wanted, rtol=1e-5, atol=1e-5)
+    assert where._version > version
+    where.fill_(7)
+    assert (whole == 7).all()
+
+
+def test_torch_is_told_of_the_change() -> None:
+    x = torch.randn(1, 24, 40, 40).to(memory_format=torch.channels_last)
+    w = torch.randn(50, 24, 1, 1)
+    out = torch.zeros(1, 50, 40, 40).to(memory_format=torch.channels_last)
+    scale = torch.ones((), requires_grad=True)
+    product = (out * scale).sum()
+    with torch.no_grad():
+        functional.conv2d(x, w, out=out)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()
+    with torch.inference_mode():
+        functional.conv2d(x, w, out=torch.zeros_like(out))
+
+
+def test_one_room_for_all() -> None:
+    room = torch.randn(2000)
+    x, out = room[:400].view(1, 4, 10, 10), room[400:1000].view(1, 6, 10, 10)
+    w = torch.randn(6, 4, 1, 1)
+    wanted = functional.conv2d(x, w)
+    assert_close(functional.conv2d(x, w, out=out), wanted)
+
+
 def refusals() -> dict[str, tuple[dict[str, Any], type[Exception], str]]:
     x, w = torch.randn(2, 4, 7, 9), torch.randn(6, 4, 3, 3)
     call = {"input": x, "weight": w}
@@ -84,6 +138,20 @@ def refusals() -> dict[str, tuple[dict[str, Any], type[Exception], str]]:
             {"input": x, "weight": w.clone().requires_grad_(), "out": torch.zeros(2, 6, 5, 7)},
             ValueError,
             "no gradient can be recorded",
+        ),
+        "itself": (
+            {**call, "out": torch.zeros(400).as_strided((2, 6, 5, 7), (6, 1, 7, 6))},
+            ValueError,
+            r"out= of strides \(6, 1, 7, 6\): some of its numbers share memory",
+        ),
+        "next": (
+            {
+                "input": torch.from_numpy(SHARED[:16]).view(1, 1, 4, 4),
+                "weight": w[:1, :1, :1, :1],
+                "out": torch.from_numpy(SHARED[9:25]).view(1, 1, 4, 4),
+            },
+            ValueError,
+            "shares memory with an argument",
         ),
         "overlap": (
             {"input": torch.randn(1, 1, 4, 4), "weight": torch.ones(1, 1, 1, 1)},

@@ -58,11 +58,19 @@ def findings() -> dict[str, str]:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "own kernels": _own_kernels(),
         "oneDNN": _or_fine(convolve.missing(), "its operators are used directly where that is faster"),
-        "backend": f"{choice.chosen()} ({choice.VARIABLE} is {os.environ.get(choice.VARIABLE) or 'not set'})",
+        "backend": _backend(),
         "threads": f"{torch.get_num_threads()} (torch.set_num_threads changes it), {_openmp()}",
         "allocator": _allocator(),
         "extras": ", ".join(f"{name}: {_installed(package)}" for name, package in EXTRAS.items()),
     }
+
+
+def _backend() -> str:
+    try:
+        chosen = choice.chosen()
+    except ValueError as error:  # every convolution says so too
+        return f"none: {error}"
+    return f"{chosen} ({choice.VARIABLE} is {os.environ.get(choice.VARIABLE) or 'not set'})"
 
 
 def _own_kernels() -> str:

@@ -6,6 +6,7 @@ large; an output that is used again costs that once.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..errors import ShapeError
@@ -20,7 +21,11 @@ def run_into(call: Call, out: Tensor) -> Tensor:
     if not may_write((*call.tensors, out)):
         return out.copy_(run(call))
     if ways.refusal(call) is None:
-        return ways.run_into(call, out)
+        ways.run_into(call, out)
+        if not out.is_inference():
+            # Where kernels write that are not torch's, it does not count the change.
+            torch.autograd.graph.increment_version(out)
+        return out
     if convolve.into_refusal(call, out) is not None:
         return out.copy_(run(call))
     # oneDNN adds to what lies in the output's place, so that the field has to be there first.
@@ -48,6 +53,34 @@ def _check(call: Call, out: Tensor) -> None:
             f"out={out.dtype} on {out.device}: must be of the input's type and device, "
             f"{call.input.dtype} on {call.input.device}"
         )
-    mine = out.untyped_storage().data_ptr()
-    if mine and any(tensor.untyped_storage().data_ptr() == mine for tensor in call.tensors):
+    if _meets_itself(out):
+        raise ValueError(
+            f"out= of strides {out.stride()}: some of its numbers share memory; give each a place of its own"
+        )
+    mine = _place(out)
+    if any(_meet(mine, _place(tensor)) for tensor in call.tensors):
         raise ValueError("out=: shares memory with an argument, which would be written over while it is read")
+
+
+def _meets_itself(out: Tensor) -> bool:
+    """Whether two of its numbers may lie at one place."""
+    reach = 0
+    for stride, size in sorted(zip(out.stride(), out.shape, strict=True)):
+        if size > 1 and stride <= reach:
+            return out.numel() > 0
+        reach += stride * (size - 1)
+    return False
+
+
+def _place(tensor: Tensor) -> range:
+    """The addresses that it lies at, with what is between them; none where nobody can tell."""
+    start = tensor.untyped_storage().data_ptr()
+    if not start or not tensor.numel():
+        return range(0)
+    reach = sum(stride * (size - 1) for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
+    first = start + tensor.storage_offset() * tensor.element_size()
+    return range(first, first + (reach + 1) * tensor.element_size())
+
+
+def _meet(some: range, others: range) -> bool:
+    return bool(some) and bool(others) and some.start < others.stop and others.start < some.stop

@@ -152,10 +152,13 @@ def run(call: Call) -> Tensor:
     return _run(_convolution(call), call, call.input, None)
 
 
-def run_into(call: Call, out: Tensor) -> Tensor:
-    """The same to ``out``, which is returned."""
+def run_into(call: Call, out: Tensor) -> None:
+    """The same to ``out``."""
     convolution, given = _convolution(call), _padded(call.geometry, call.input)
-    return convolution(given, out=out) if is_channels_last(out) else out.copy_(convolution(given))
+    if out.is_contiguous(memory_format=torch.channels_last):
+        convolution(given, out=out)
+    else:
+        out.copy_(convolution(given))
 
 
 def worth_packing(call: Call) -> bool:
