@@ -89,6 +89,8 @@ def ways(layer: Layer, batch: int, device: str, activation: str, peers: set[str]
     )
     ours.load_state_dict({"weight": weight, "bias": bias})
     ours.to(device=device, memory_format=form)
+    # One weight for all: who has another finds none of it in the caches.
+    ours.weight = eager.weight
     tied = torch.randn(out, device=device, requires_grad=True)
     act = ACTIVATIONS[activation]
     x.requires_grad_()
@@ -104,7 +106,7 @@ def ways(layer: Layer, batch: int, device: str, activation: str, peers: set[str]
     if "max-autotune" in peers:
         tuned = torch.compile(eager, mode="max-autotune")
         runs["max-autotune"] = lambda: tuned(x)
-    leaves = [x, eager.weight, eager.bias, tied, *ours.parameters()]
+    leaves = list(dict.fromkeys([x, *eager.parameters(), tied, *ours.parameters()]))
     return Ways(leaves, runs, _served(eager, x, peers) if device == "cpu" else {}, answer)
 
 

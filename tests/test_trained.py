@@ -364,3 +364,34 @@ def test_memory_that_parameters_left_is_let_go() -> None:
     layer.weight = Parameter(whole(*layer.weight.shape))
     gc.collect()
     assert held() is None
+
+
+@pytest.mark.parametrize(
+    ("batch", "channels", "kernel", "side", "convolution", "epilogue"),
+    [
+        (1, (24, 144), 1, 56, "torch", "in_place"),
+        (2, (24, 144), 1, 56, "pointwise", "pointwise"),
+        (1, (24, 300), 1, 60, "pointwise", "pointwise"),
+        (1, (64, 64), 3, 60, "winograd", "winograd"),
+        (1, (64, 64), 3, 52, "torch", "in_place"),
+        (1, (20, 24), 5, 100, "torch", "in_place"),
+        (4, (20, 24), 5, 100, "torch", "native"),
+    ],
+)
+def test_single_images_are_left_to_torch_for_longer(
+    batch: int,
+    channels: tuple[int, int],
+    kernel: int,
+    side: int,
+    convolution: str,
+    epilogue: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Their field's gradient is that of the output; but what the convolution saves counts."""
+    monkeypatch.undo()  # the fixture's
+    words: dict[str, Any] = {"padding": kernel // 2, "bias": "untied", "output_size": (side, side)}
+    layer = convbias.Conv2d(*channels, kernel, activation="relu", **words)
+    layer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    x = torch.randn(batch, channels[0], side, side).to(memory_format=torch.channels_last)
+    (taken,) = convbias.explain_route(layer, x)
+    assert (taken.convolution, taken.epilogue) == (convolution, epilogue)

@@ -15,6 +15,8 @@ VARIABLE = "CONVBIAS_BACKEND"
 SMALL = 16384
 # So have so few outputs where a gradient is recorded: Python is called on the way back again.
 SMALL_STEP = 200_000
+# And so many times as many of a single image.
+ALONE = 5
 
 
 def is_small(numbers: int, channels: int, filters: int) -> bool:

@@ -27,7 +27,9 @@ def refusal(call: Call) -> str | None:
     if plan.way == "direct" and not ways.is_worth_a_step(plan.shape, call.fielded):
         return "torch's convolution of such a shape is as fast, with its gradients"
     # torch's weight gradients of channels by themselves take too long for any size.
-    return None if plan.way == "depthwise" or chosen() == "native" else too_few(call, _outputs(call))
+    if plan.way == "depthwise" or chosen() == "native":
+        return None
+    return too_few(call, _outputs(call), saves=plan.way == "winograd")
 
 
 def is_joined(call: Call) -> bool:
