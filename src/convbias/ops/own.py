@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from typing import final
 
@@ -58,6 +59,11 @@ class Shape(ctypes.Structure):
         before = _pair(*(r - b for r, b in zip(reach, self.before, strict=True)))
         sizes = (self.out, self.size, self.kernel, self.stride, self.dilation, before)
         return Shape(self.samples, self.filters, self.channels, *sizes)
+
+    @property
+    def outputs(self) -> int:
+        """Of all samples."""
+        return self.samples * math.prod(self.out)
 
     @property
     def tiles(self) -> int:

@@ -68,7 +68,6 @@ def plan_for(
 def _way(shape: Shape, groups: int, winograd: bool, fielded: bool) -> str | None:
     channels, filters = shape.channels, shape.filters
     kernel, dilation = tuple(shape.kernel), tuple(shape.dilation)
-    outputs = shape.samples * math.prod(shape.out)
     plain = tuple(shape.stride) == dilation == (1, 1)
     if groups > 1:
         return "depthwise" if groups == channels == filters >= 16 else None
@@ -76,16 +75,16 @@ def _way(shape: Shape, groups: int, winograd: bool, fielded: bool) -> str | None
         return "winograd"
     if kernel == (1, 1) and plain and filters < 16:
         return "direct" if channels <= 64 else None
-    if _is_gathered(shape, outputs):
+    if _is_gathered(shape):
         return "gathered"
     if kernel == (1, 1) and not any(shape.before) and filters >= 16:
         # Deeper rows, or rows further apart, do not stay in the first cache.
         deep = channels * shape.stride[1] > 512 or channels * filters > 2**20
-        return None if deep and outputs > 256 else "pointwise"
+        return None if deep and shape.outputs > 256 else "pointwise"
     # Of deep ones torch's reads less, most with a stride.
     deepest = 256 if max(shape.stride) == 1 or kernel == (1, 1) else 32
     few = filters <= _FEW and channels <= deepest
-    shallow = channels * filters <= 2**8 and (fielded or outputs * filters < _IN_CACHE)
+    shallow = channels * filters <= 2**8 and (fielded or shape.outputs * filters < _IN_CACHE)
     return "direct" if dilation[1] == 1 and (few or shallow) else None
 
 
@@ -94,13 +93,13 @@ def is_worth_a_step(shape: Shape, fielded: bool) -> bool:
     return fielded or shape.filters <= _FEW or tuple(shape.kernel) == (1, 1)
 
 
-def _is_gathered(shape: Shape, outputs: int) -> bool:
+def _is_gathered(shape: Shape) -> bool:
     """Whether weights are so many for so few outputs that it pays to read them once, or rows lie apart."""
     weights, taps = shape.channels * shape.filters, math.prod(shape.kernel)
     if taps == 1:
-        return 4 * outputs <= shape.filters and weights >= 3 * 2**17
+        return 4 * shape.outputs <= shape.filters and weights >= 3 * 2**17
     strided = max(shape.stride) > 1 and min(shape.channels, shape.filters) >= 64
-    return strided or (outputs <= 128 and weights >= 2**16)
+    return strided or (shape.outputs <= 128 and weights >= 2**16)
 
 
 def refusal(call: Call) -> str | None:
@@ -120,7 +119,7 @@ def unfit(call: Call) -> str | None:
     found = plan_of(call)
     if found is None:
         return "torch's convolution of such a shape is as fast"
-    few = found.shape.samples * math.prod(found.out) < _WORTH_PACKING
+    few = found.shape.outputs < _WORTH_PACKING
     if found.way == "gathered" or (few and found.way in ("winograd", "pointwise")):
         return "the weight is not packed before, which takes longer than so few outputs save"
     return None
