@@ -2,9 +2,7 @@
 // not too deep, times weights that stay in the second one.
 
 #include "finishing.h"
-#include "multiply.h"
-#include "shares.h"
-#include "weights.h"
+#include "panels.h"
 
 namespace CONVBIAS_INSTRUCTIONS {
 namespace {
@@ -13,21 +11,6 @@ namespace {
 constexpr int64_t PART = 2048;
 // How many weights are used for one block after another.
 constexpr int64_t WEIGHTS = 1 << 18;
-
-int64_t packed_size(const Convolution& c) { return c.channels * packed_filters(c.filters); }
-
-// [panel][channel][filter]
-void pack(const Convolution& c, const Weights& w, float* packed, int threads) {
-    share(panels(c.filters), threads, [&](int64_t panel) {
-        const int64_t width = least(PANEL, packed_filters(c.filters) - panel * PANEL);
-        float* to = packed + panel * PANEL * c.channels;
-        for (int64_t channel = 0; channel < c.channels; channel++)
-            for (int64_t l = 0; l < width; l++) {
-                const int64_t filter = panel * PANEL + l;
-                *to++ = filter < c.filters ? *weight_at(c, w, filter, channel, 0, 0) : 0.0f;
-            }
-    });
-}
 
 // How the work is cut: slices of the filters, for each of them parts of a row of outputs, and for each of those all
 // samples, which `share` what is read of the field; or samples and their parts, one after another.

@@ -190,8 +190,8 @@ MUTANTS = [
     ("direct.cpp", "g.depth, i * g.depth", "g.depth, rows.segments * g.depth"),
     ("direct.cpp", "(pixels - 1) * c.stride[1]", "(pixels - 1)"),
     # The pointwise way.
-    ("pointwise.cpp", "filter < c.filters ? *weight_at", "true ? *weight_at"),
-    ("pointwise.cpp", "least(PANEL, packed_filters(c.filters) - panel * PANEL)", "PANEL"),
+    ("panels.h", "filter < c.filters ? *weight_at", "true ? *weight_at"),
+    ("panels.h", "least(PANEL, packed_filters(c.filters) - panel * PANEL)", "PANEL"),
     ("pointwise.cpp", "place % across * part", "place % across"),
     ("pointwise.cpp", "least(part, c.out[1] - first)", "part"),
     ("pointwise.cpp", "number / (c.samples * places) * slice", "0"),
@@ -204,7 +204,6 @@ MUTANTS = [
     ("pointwise.cpp", "if (cut.slices == 1) finish", "if (false) finish"),
     ("pointwise.cpp", "cut.slices > 1 && !finish", "false && !finish"),
     # The gathered way.
-    ("gathered.cpp", "filter < c.filters ? *weight_at", "true ? *weight_at"),
     ("gathered.cpp", "outputs * place / places", "outputs / places * place"),
     ("gathered.cpp", "number % c.samples, first", "0, first"),
     ("gathered.cpp", "b.sample * c.size[0] + line", "line"),

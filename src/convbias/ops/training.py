@@ -23,13 +23,11 @@ def refusal(call: Call) -> str | None:
     reason = _bent(call) or ways.unfit(call)
     if reason is not None:
         return reason
-    plan = ways.planned(call)
-    if plan.way == "direct" and not ways.is_worth_a_step(plan.shape, call.fielded):
-        return "torch's convolution of such a shape is as fast, with its gradients"
+    way = ways.planned(call).way
     # torch's weight gradients of channels by themselves take too long for any size.
-    if plan.way == "depthwise" or chosen() == "native":
+    if way == "depthwise" or chosen() == "native":
         return None
-    return too_few(call, _outputs(call), saves=plan.way == "winograd")
+    return too_few(call, _outputs(call), saves=way == "winograd")
 
 
 def is_joined(call: Call) -> bool:

@@ -18,8 +18,6 @@ from .choice import winograd as winograd_allowed
 from .layout import as_torchs, form_of, is_channels_last
 from .own import Shape
 
-# So few filters that torch's kernels compute some for nothing.
-_FEW = 8
 # Outputs of more numbers, to which no field is added, torch's write as fast.
 _IN_CACHE = 1 << 21
 # With fewer outputs, and for whatever is gathered, the form of a weight that is not kept takes longer to make
@@ -52,20 +50,22 @@ def plan_for(
     last: bool,
     winograd: bool,
     fielded: bool,
+    recorded: bool = False,
 ) -> Plan | None:
     """The own convolution that is faster than torch's (benchmarks/bench_ops.py), or None.
 
     Where images do not lie with their channels ``last``, they are turned round before and after. Some are
-    faster where the output is ``fielded`` alone: torch goes over it again to add a field.
+    faster where the output is ``fielded`` alone: torch goes over it again to add a field. Some are where no
+    gradient is ``recorded``.
     """
     shape = Shape.of(input, filters, geometry)
-    way, out = _way(shape, groups, winograd, fielded), geometry.output_size(input[2:])
+    way, out = _way(shape, groups, winograd, fielded, recorded), geometry.output_size(input[2:])
     if way is None or min(out) < 1 or (not last and way != "winograd"):
         return None
     return Plan(way, shape, tuple(input[2:]), out)
 
 
-def _way(shape: Shape, groups: int, winograd: bool, fielded: bool) -> str | None:
+def _way(shape: Shape, groups: int, winograd: bool, fielded: bool, recorded: bool) -> str | None:
     channels, filters = shape.channels, shape.filters
     kernel, dilation = tuple(shape.kernel), tuple(shape.dilation)
     plain = tuple(shape.stride) == dilation == (1, 1)
@@ -81,16 +81,12 @@ def _way(shape: Shape, groups: int, winograd: bool, fielded: bool) -> str | None
         # Deeper rows, or rows further apart, do not stay in the first cache.
         deep = channels * shape.stride[1] > 512 or channels * filters > 2**20
         return None if deep and shape.outputs > 256 else "pointwise"
-    # Of deep ones torch's reads less, most with a stride.
+    # torch's does sixteen filters where there are eight; of deep ones it reads less, most with a stride.
     deepest = 256 if max(shape.stride) == 1 or kernel == (1, 1) else 32
-    few = filters <= _FEW and channels <= deepest
-    shallow = channels * filters <= 2**8 and (fielded or shape.outputs * filters < _IN_CACHE)
+    few = filters <= 8 and channels <= deepest
+    fast = fielded or (not recorded and shape.outputs * filters < _IN_CACHE)
+    shallow = channels * filters <= 2**8 and fast
     return "direct" if dilation[1] == 1 and (few or shallow) else None
-
-
-def is_worth_a_step(shape: Shape, fielded: bool) -> bool:
-    """Whether the direct way is faster than torch's where a gradient is recorded too."""
-    return fielded or shape.filters <= _FEW or tuple(shape.kernel) == (1, 1)
 
 
 def _is_gathered(shape: Shape) -> bool:
@@ -131,7 +127,9 @@ def plan_of(call: Call) -> Plan | None:
     # Of a circle, torch's padding lies with its channels first.
     round = call.geometry.padding_mode == "circular"
     last = is_channels_last(call.weight) if round else form_of(call.input, call.weight) is torch.channels_last
-    return plan_for(*sizes, call.geometry, call.groups, last, winograd_allowed(), call.fielded)
+    return plan_for(
+        *sizes, call.geometry, call.groups, last, winograd_allowed(), call.fielded, recorded(call.tensors)
+    )
 
 
 def planned(call: Call) -> Plan:
