@@ -15,10 +15,12 @@ struct Case : Fielded {
     Weights weights{};
     Bits x, w, residual;
 
-    explicit Case(int64_t number) : Fielded{{std::mt19937_64(uint64_t(number))}, 0, 0, {}, 1, {}} {
+    Case(int64_t number, bool gradients) : Fielded{{std::mt19937_64(uint64_t(number))}, 0, 0, {}, 1, {}} {
         way = int(number % WAYS);
         activation = int(number / WAYS % ACTIVATIONS);
         draw_shape();
+        if (gradients && way == POINTWISE) draw_places();
+        if (gradients && way == DEPTHWISE) draw_bands();
         samples = shape.samples;
         axes = 3;
         sizes[0] = shape.out[0];
@@ -81,6 +83,29 @@ struct Case : Fielded {
                                   shape.dilation[axis] * (shape.kernel[axis] - 1) + 1;
             shape.size[axis] = std::max<int64_t>(1, pointwise ? reach + random.below(2) : reach - random.below(4));
         }
+    }
+
+    // What gradients are made of in one pass: several blocks of places, now and then more of them than parts; samples
+    // on both sides of how many are summed up by themselves.
+    void draw_places() {
+        shape.samples = random.below(4) ? random.below(4) : 6 + random.below(13);
+        shape.channels = 1 + random.below(random.below(4) ? 20 : 70);
+        shape.filters = 1 + random.below(random.below(4) ? 20 : 90);
+        shape.size[0] = shape.out[0] = 1 + random.below(3);
+        shape.size[1] = shape.out[1] = 1 + random.below(random.below(4) ? 90 : shape.samples < 4 ? 500 : 200);
+        shape.stride[0] = shape.stride[1] = 1;
+    }
+
+    // The same for several bands of rows.
+    void draw_bands() {
+        if (random.below(2)) return;
+        const int64_t more = 40;
+        shape.samples = random.below(4) ? random.below(4) : 6 + random.below(13);
+        shape.channels = shape.filters = 16 + random.below(9);
+        shape.out[0] += more;
+        shape.out[1] = 1 + shape.out[1] % 8;
+        shape.size[0] += more * shape.stride[0];
+        shape.size[1] = std::max<int64_t>(1, (shape.out[1] - 1) * shape.stride[1] - shape.before[1] + shape.dilation[1] * (shape.kernel[1] - 1) + 1);
     }
 
     // In either of torch's orders, forwards or turned round.
@@ -171,40 +196,83 @@ void check_forward(Case& c) {
         });
 }
 
-void check_weights(Case& c) {
+// The gradients, some of which are wanted, from that of the output.
+void check_gradients(Case& c) {
     const Convolution& s = c.shape;
-    const Bits gy = c.random.numbers(SINGLE, c.samples * c.places);
-    const int64_t weights = s.kernel[0] * s.kernel[1] * s.channels;
-    std::vector<double> wanted(weights), all(weights);
-    for (int64_t n = 0; n < c.samples; n++)
-        for (int64_t p = 0; p < c.places; p++) {
-            const int64_t channel = p % s.channels;
-            c.over_taps(n, p / s.channels / s.out[1], p / s.channels % s.out[1], channel, [&](int64_t at, int64_t i, int64_t j) {
-                const double product = SINGLE.value(c.x[at]) * SINGLE.value(gy[n * c.places + p]);
-                wanted[(i * s.kernel[1] + j) * s.channels + channel] += product;
-                all[(i * s.kernel[1] + j) * s.channels + channel] += fabs(product);
+    const bool depthwise = c.way == DEPTHWISE, plain = s.stride[0] == 1 && s.stride[1] == 1;
+    const bool has_weights = depthwise ? s.kernel[1] > 2 && s.stride[1] <= 2 && s.dilation[1] == 1 : c.way == POINTWISE;
+    const bool at_once = c.way == POINTWISE || (depthwise && plain && c.random.below(2));
+    const bool input = plain && c.random.below(4), weight = has_weights && c.random.below(4), field = c.random.below(4);
+    const int64_t places = c.places, outputs = c.samples * places;
+    const Bits saved = c.random.numbers(SINGLE, outputs), gy = c.random.numbers(SINGLE, outputs);
+    // Wanted, and how large the numbers are that it is the sum of.
+    std::vector<double> gx(c.x.size()), all_gx(gx), gw(c.w.size()), all_gw(gw), sums(places), all_sums(sums);
+    for (int64_t at = 0; at < outputs; at++) {
+        const int64_t n = at / places, p = at % places, filter = p % s.filters, place = p / s.filters;
+        const double given = SINGLE.value(gy[at]), gz = given * slope(c.activation, SINGLE.value(saved[at]));
+        const double size = 4 * fabs(given) + fabs(gz);  // slopes are sums too
+        sums[p] += gz;
+        all_sums[p] += size;
+        for (int64_t channel = 0; channel < (depthwise ? 1 : s.channels); channel++)
+            c.over_taps(n, place / s.out[1], place % s.out[1], depthwise ? filter : channel, [&](int64_t from, int64_t i, int64_t j) {
+                const double w = c.weight(filter, channel, i, j), x = SINGLE.value(c.x[from]);
+                const int64_t tap = i * s.kernel[1] + j, to = depthwise ? tap * s.channels + filter : filter * s.channels + channel;
+                gx[from] += gz * w;
+                all_gx[from] += size * fabs(w);
+                if (!has_weights) return;
+                gw[to] += gz * x;
+                all_gw[to] += size * fabs(x);
             });
-        }
+    }
+    Convolution turned = s;
+    turned.channels = s.filters;
+    turned.filters = s.channels;
+    for (int axis = 0; axis < 2; axis++) {
+        std::swap(turned.size[axis], turned.out[axis]);
+        turned.before[axis] = s.dilation[axis] * (s.kernel[axis] - 1) - s.before[axis];
+    }
+    double tile = 0;
+    if (c.way == WINOGRAD && outputs)
+        tile = 8 * 9 * double(s.filters) * mean_size(c.w) * std::accumulate(all_sums.begin(), all_sums.end(), 0.0) / double(outputs);
     over_threads(
         [&](int threads) {
-            Memory x(c.random, 4, c.x), given(c.random, 4, gy), gw(c.random, 4, weights);
-            if (!convbias_depthwise_weights(&s, (const float*)x.data(), (const float*)given.data(), (float*)gw.data(), threads))
-                fail("no memory");
-            return std::vector<Bits>{gw.bits()};
+            Memory x(c.random, 4, c.x), w(c.random, 4, c.w), kept(c.random, 4, saved), given(c.random, 4, gy);
+            Memory gz(c.random, 4, outputs), of_input(c.random, 4, int64_t(gx.size())),
+                of_weight(c.random, 4, int64_t(gw.size())), of_field(c.random, 4, places);
+            Weights weights = c.weights;
+            weights.values = (const float*)w.data();
+            weights.rotated = !weights.rotated;
+            if (!depthwise) std::swap(weights.filter, weights.channel);
+            const Gradients wanted{c.activation,
+                                   (const float*)x.data(),
+                                   c.activation == NONE ? nullptr : (const float*)kept.data(),
+                                   (const float*)given.data(),
+                                   weights,
+                                   at_once ? nullptr : (float*)(c.activation == NONE ? given : gz).data(),
+                                   input ? (float*)of_input.data() : nullptr,
+                                   weight ? (float*)of_weight.data() : nullptr,
+                                   field ? (float*)of_field.data() : nullptr};
+            if (!convbias_gradients(c.way, &wanted, &s, &turned, threads)) fail("no memory");
+            return std::vector<Bits>{of_input.bits(), of_weight.bits(), of_field.bits()};
         },
         [&](const std::vector<Bits>& found) {
-            for (int64_t i = 0; i < weights; i++) compare("gw", i, SINGLE, found[0][i], wanted[i], all[i]);
+            for (size_t i = 0; input && i < gx.size(); i++)
+                compare("gx", int64_t(i), SINGLE, found[0][i], gx[i], all_gx[i] + tile);
+            for (size_t i = 0; weight && i < gw.size(); i++)
+                compare("gw", int64_t(i), SINGLE, found[1][i], gw[i], all_gw[i]);
+            for (int64_t p = 0; field && p < places; p++)
+                compare("sums", p, SINGLE, found[2][p], sums[p], all_sums[p]);
         });
 }
 
 }  // namespace
 
 void convolutions(int64_t number) {
-    Case c(number);
-    check_forward(c);
-    const Convolution& s = c.shape;
-    const bool odd = s.kernel[1] > 2 && s.kernel[1] % 2;
-    if (c.way == DEPTHWISE && odd && s.stride[1] <= 2 && s.dilation[1] == 1) check_weights(c);
+    Case forward(number, false);
+    check_forward(forward);
+    if (forward.way == DIRECT || forward.way == GATHERED) return;
+    Case backward(number, true);
+    check_gradients(backward);
 }
 
 }  // namespace check

@@ -85,9 +85,22 @@ struct Step {
 // One after another. A pointwise or gathered one may write over its residual. 0 where there is no memory for one.
 int convbias_chain(const Step* steps, int64_t count, float* const* arrays, int threads);
 
-// The gradient of a depthwise convolution's weights, [tap][channel]. 0 where there is no memory for it, or no
-// kernel: it is for 3, 5, 7 and 9 taps along a row, stride 1 or 2 and no dilation along it.
-int convbias_depthwise_weights(const Convolution* convolution, const float* x, const float* gy, float* gw, int threads);
+// What the gradients of a convolution and its activation are made from, and where they go; what is not wanted is null.
+// `weights` are those of the convolution that makes the input's, gx, from the output's: rotated, filters for channels.
+// `activation`, `saved` and `sums` are as convbias_backward has them, and gz is, which is gy where there is no activation.
+struct Gradients {
+    int activation;
+    const float *x, *saved, *gy;
+    Weights weights;
+    float *gz, *gx, *gw, *sums;
+};
+
+// `turned` makes gx, of stride 1. gw is [filter][channel] of pointwise convolutions; of depthwise ones [tap][channel], for
+// 3, 5, 7 and 9 taps along a row, stride 1 or 2 and no dilation along it. Without gz, depthwise ones of stride 1 and
+// pointwise ones, of which a place reads its own alone, make all in one pass; pointwise ones do no other way, others
+// have none. 0 where there is no memory, or no kernel.
+int convbias_gradients(int way, const Gradients* wanted, const Convolution* convolution, const Convolution* turned,
+                       int threads);
 
 // The instruction set in use; convbias_use changes it and answers 0 where this machine or build lacks it.
 const char* convbias_instructions();

@@ -1,6 +1,7 @@
 // Which instruction set runs: the widest that this machine has. And in how many threads.
 
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "convbias.h"
@@ -15,12 +16,13 @@ struct Instructions {
     bool (*reduce_term)(const float*, const Field&, int64_t, int64_t, int);
     const Method* ways[WAYS];
     bool (*depthwise_weights)(const Convolution&, const float*, const float*, float*, int);
+    AtOnce* at_once[WAYS];
 };
 
 #define CONVBIAS_KERNELS(instructions)                                                      \
     instructions::kernel, instructions::reduce_term,                                        \
         {&instructions::winograd, &instructions::direct, &instructions::depthwise, &instructions::pointwise, &instructions::gathered}, \
-        instructions::depthwise_weights
+        instructions::depthwise_weights, {nullptr, nullptr, instructions::depthwise_gradients, instructions::pointwise_gradients, nullptr}
 
 const Instructions ALL[] = {
 #ifdef CONVBIAS_X86
@@ -92,8 +94,27 @@ int convbias_chain(const Step* steps, int64_t count, float* const* arrays, int t
     return 1;
 }
 
-int convbias_depthwise_weights(const Convolution* convolution, const float* x, const float* gy, float* gw, int threads) {
-    return chosen->depthwise_weights(*convolution, x, gy, gw, usable(threads));
+int convbias_gradients(int way, const Gradients* wanted, const Convolution* convolution, const Convolution* turned,
+                       int threads) {
+    const Gradients& g = *wanted;
+    const Convolution& c = *convolution;
+    const int64_t lines = g.gx ? (chosen->ways[way]->packed_size(*turned) + 15) / 16 : 0;
+    float* packed = g.gx ? (float*)aligned_alloc(64, 64 * lines) : nullptr;
+    if (g.gx && !packed) return 0;
+    if (g.gx) convbias_pack(way, turned, &g.weights, packed, threads);
+    bool made = true;
+    if (!g.gz) {
+        made = chosen->at_once[way](g, c, *turned, packed, usable(threads));
+    } else {
+        const int64_t places = c.out[0] * c.out[1] * c.filters;
+        if (g.activation != NONE || g.sums)
+            convbias_backward(FLOAT32, g.activation, g.saved, g.gy, g.gz, g.sums, c.samples, places, threads);
+        const Field none{3, {c.size[0], c.size[1], c.channels}, 0, {}};
+        if (g.gx) made = convbias_convolve(way, NONE, turned, g.gz, packed, nullptr, g.gx, &none, threads);
+        if (g.gw) made = made && chosen->depthwise_weights(c, g.x, g.gz, g.gw, usable(threads));
+    }
+    free(packed);
+    return made;
 }
 
 const char* convbias_instructions() { return chosen->name; }

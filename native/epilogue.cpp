@@ -143,6 +143,16 @@ Finish* finish_of(int activation) {
     return all[activation];
 }
 
+HandBack* hand_back_of(int activation) {
+    static constexpr HandBack* all[ACTIVATIONS] = {
+        hand_back_all<float, NONE>, hand_back_all<float, RELU>,      hand_back_all<float, RELU6>,
+        hand_back_all<float, LEAKY_RELU>, hand_back_all<float, SIGMOID>,   hand_back_all<float, TANH>,
+        hand_back_all<float, GELU>,       hand_back_all<float, GELU_TANH>, hand_back_all<float, SILU>,
+        hand_back_all<float, HARDSWISH>,
+    };
+    return all[activation];
+}
+
 bool reduce_term(const float* sums, const Field& given, int64_t term, int64_t values, int threads) {
     const Field field = alone(given, term);
     const int64_t places = places_of(field);

@@ -18,6 +18,12 @@ struct Method {
                      const Field& field, int activation, int threads);
 };
 
+// All gradients that are wanted; `packed` are the weights of the convolution that makes the input's.
+typedef bool AtOnce(const Gradients& wanted, const Convolution& c, const Convolution& turned, const float* packed, int threads);
+
+// gz = gy · act′.
+typedef void HandBack(const float* saved, const float* gy, float* gz, int64_t count);
+
 // z becomes act(z + field).
 typedef void Finish(float* z, const float* field, int64_t count);
 
@@ -26,8 +32,10 @@ typedef void Finish(float* z, const float* field, int64_t count);
     Kernel kernel(int type, int activation);                                                                    \
     bool reduce_term(const float* sums, const Field& field, int64_t term, int64_t values, int threads);          \
     Finish* finish_of(int activation);                                                                          \
-    bool depthwise_weights(const Convolution& c, const float* x, const float* gy, float* gw, int threads);      \
-    extern const Method winograd, direct, depthwise, pointwise, gathered; \
+    HandBack* hand_back_of(int activation);                                                                     \
+    bool depthwise_weights(const Convolution& c, const float* x, const float* gz, float* gw, int threads);      \
+    AtOnce depthwise_gradients, pointwise_gradients;                                                            \
+    extern const Method winograd, direct, depthwise, pointwise, gathered;                                       \
     }
 
 CONVBIAS_DECLARE(plain)

@@ -17,11 +17,11 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..geometry import Geometry
-from . import aten, native, packing, route, training
+from . import native, packing, route, training
 from .activations import ACTIVATIONS
 from .call import Call, Packed, recorded
 from .choice import SMALL, chosen, winograd
-from .epilogue import KEEPING, hand_back
+from .epilogue import KEEPING
 from .followers import transform
 from .kept import counted, state_of
 from .layout import as_torchs, field_as, form_of
@@ -97,11 +97,10 @@ def whole_backward(gy: Tensor, y: Tensor | None, *given_and_wanted: Any) -> list
     dims = call.geometry.dims
     last = form_of(call.input, call.weight) is not torch.contiguous_format
     order = (*range(1, dims + 1), 0) if last else tuple(range(dims + 1))
-    summands = call.bared.summands()
-    kernels = aten if native.absence() else native
     with torch.no_grad():
-        gz, of_field = hand_back(y, gy, order, summands, call.activation, kernels, wanted[2:])
-        found = [*training.gradients(training.plan_of(call), call, gz, wanted[:2]), *of_field]
+        summands = call.bared.summands()
+        given = wanted[: 2 + len(summands)]
+        found = training.backward(training.plan_of(call), call, y, gy, order, summands, given)
     return [_like(x, g) for x, g in zip(like, found, strict=False) if g is not None]
 
 

@@ -146,9 +146,14 @@ def hand_back(
         saved = like_rows(saved, order)
     one = local and bool(activation) and len(gy) == 1 and gy.dtype is torch.float32
     gz, sums = kernels.backward(saved, like_rows(gy, order), order, activation, any(wanted) and not one)
-    sums = gz[0] if one else sums
-    grads: list[Tensor | None] = [None] * len(summands)
-    for i, summand in enumerate(summands):
-        if sums is not None and wanted[i]:
-            grads[i] = kernels.reduce(sums, order, summand).to(summand.values.dtype)
-    return gz, grads
+    return gz, reduced(gz[0] if one else sums, order, summands, kernels, wanted)
+
+
+def reduced(
+    sums: Tensor | None, order: Order, summands: list[Summand], kernels: ModuleType, wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    """The gradients of the summands that are wanted from the field's, ``sums``, which lies in ``order``."""
+    return [
+        kernels.reduce(sums, order, summand).to(summand.values.dtype) if sums is not None and want else None
+        for summand, want in zip(summands, wanted, strict=True)
+    ]

@@ -62,7 +62,7 @@ _FUNCTIONS = {
     "convbias_pack": (None, (_int, _pointer, _pointer, _pointer, _int)),
     "convbias_convolve": (_int, (_int, _int, *[_pointer] * 6, _int)),
     "convbias_chain": (_int, (_pointer, _long, _pointer, _int)),
-    "convbias_depthwise_weights": (_int, (*[_pointer] * 4, _int)),
+    "convbias_gradients": (_int, (_int, *[_pointer] * 3, _int)),
     "convbias_instructions": (ctypes.c_char_p, ()),
     "convbias_use": (_int, (ctypes.c_char_p,)),
 }

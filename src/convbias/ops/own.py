@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Sequence
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -96,18 +96,28 @@ class Step(ctypes.Structure):
     )
 
 
-def pack(way: str, shape: Shape, weight: Tensor, turned: bool = False) -> Tensor:
-    """``weight`` (K, C/groups, kh, kw) as ``way`` wants it; ``turned``, for the gradient of the input."""
+def pack(way: str, shape: Shape, weight: Tensor) -> Tensor:
+    """``weight`` (K, C/groups, kh, kw) as ``way`` wants it."""
     library, code = native.loaded(), _CODES[way]
     packed = weight.new_empty(library.convbias_packed_size(code, ctypes.byref(shape)))
-    filter, channel, *taps = weight.stride()
-    if turned and way != "depthwise":
-        filter, channel = channel, filter
-    given = _Weights(weight.data_ptr(), filter, channel, _pair(*taps), turned)
+    given = _lying(weight)
     library.convbias_pack(
         code, ctypes.byref(shape), ctypes.byref(given), packed.data_ptr(), torch.get_num_threads()
     )
     return packed
+
+
+def _lying(weight: Tensor) -> _Weights:
+    filter, channel, *taps = weight.stride()
+    return _Weights(weight.data_ptr(), filter, channel, _pair(*taps), False)
+
+
+def _turned(weight: Tensor, depthwise: bool) -> _Weights:
+    """The weight of the convolution that makes the gradient of the input from the output's."""
+    filter, channel, *taps = weight.stride()
+    if not depthwise:
+        filter, channel = channel, filter
+    return _Weights(weight.data_ptr(), filter, channel, _pair(*taps), True)
 
 
 @final
@@ -161,8 +171,8 @@ class Convolution:
         return y
 
     def new(self) -> Tensor:
-        """Memory for an output, whatever torch's defaults are."""
-        return torch.empty(self.size, dtype=torch.float32, device="cpu", memory_format=torch.channels_last)
+        """Memory for an output."""
+        return _images(self.size)
 
     def step(self, input: int, residual: int | None, y: int) -> Step:
         """The same for a :class:`Chain`, whose arrays have these numbers."""
@@ -177,14 +187,91 @@ def _laid(values: Tensor) -> Tensor:
     return values.detach().movedim(0, -1).contiguous().movedim(-1, 0)
 
 
-def depthwise_weights(shape: Shape, input: Tensor, gy: Tensor) -> Tensor:
-    """The gradient of a depthwise weight, (C, 1, kh, kw), from that of the output."""
-    input = input.contiguous(memory_format=torch.channels_last)
-    gy = gy.contiguous(memory_format=torch.channels_last)
-    gw = input.new_empty(*shape.kernel, shape.channels)
-    done = native.loaded().convbias_depthwise_weights(
-        ctypes.byref(shape), input.data_ptr(), gy.data_ptr(), gw.data_ptr(), torch.get_num_threads()
+@final
+class _Gradients(ctypes.Structure):
+    _fields_ = (
+        ("activation", ctypes.c_int),
+        *((name, ctypes.c_void_p) for name in ("x", "saved", "gy")),
+        ("weights", _Weights),
+        *((name, ctypes.c_void_p) for name in ("gz", "gx", "gw", "sums")),
     )
-    if not done:
-        raise MemoryError("no memory for the partial sums of a weight's gradient")
-    return gw.permute(2, 0, 1)[:, None]
+
+
+class Made(NamedTuple):
+    """What :class:`Gradients` make: those that were asked for, and ``gz``, which others are made from."""
+
+    input: Tensor | None
+    weight: Tensor | None
+    field: Tensor | None
+    gz: Tensor | None
+
+
+@final
+class Gradients:
+    """The gradients of convolutions of one ``shape``, and of what follows them: all but the tensors is ready.
+
+    Where own kernels make all that are asked for, they do so in one pass, without ``gz``, if that pays.
+    """
+
+    def __init__(self, way: str, shape: Shape, size: tuple[int, ...]) -> None:
+        self._way, self._shape, self._turned = way, shape, shape.turned()
+        self._size = (shape.samples, shape.channels, *size)
+        stride, dilation = tuple(shape.stride), tuple(shape.dilation)
+        self._has_input = stride == (1, 1)
+        self._has_weight = way == "pointwise" or (
+            way == "depthwise" and shape.kernel[1] in (3, 5, 7, 9) and stride[1] <= 2 and dilation[1] == 1
+        )
+        # Rows at the ends of bands are made twice.
+        rows = 4 * max(7, 2 * dilation[0] * (shape.kernel[0] - 1))
+        banded = way == "depthwise" and self._has_input and shape.out[0] >= rows
+        self._has_pass = way == "pointwise" or banded
+        self._run = native.loaded().convbias_gradients
+
+    def __call__(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        saved: Tensor | None,
+        gy: Tensor,
+        activation: str,
+        wanted: Sequence[bool],
+    ) -> Made:
+        """From input and weight, what was ``saved`` of the activation, and the gradient of the output.
+
+        ``wanted`` are those of input, weight and field, which is (K, *out).
+        """
+        last = torch.channels_last
+        input, gy = input.contiguous(memory_format=last), gy.contiguous(memory_format=last)
+        saved = None if saved is None else saved.contiguous(memory_format=last)
+        gx = _images(self._size) if wanted[0] and self._has_input else None
+        gw = self._new_weight(weight) if wanted[1] and self._has_weight else None
+        gz = None
+        if not self._has_pass or (wanted[1] and gw is None):
+            gz = torch.empty_like(gy) if activation else gy
+        # Of a single image it is the field's as well, where nobody else has it.
+        is_field = activation and gz is not None and len(gy) == 1
+        sums = _images((1, *gy.shape[1:])) if wanted[2] and not is_field else None
+        given, made = (input, saved, gy), (gz, gx, gw, sums)
+        turned = _turned(weight, depthwise=self._way == "depthwise")
+        asked = _Gradients(native.CODES[activation], *map(_address, given), turned, *map(_address, made))
+        shapes = (ctypes.byref(self._shape), ctypes.byref(self._turned))
+        if not self._run(_CODES[self._way], ctypes.byref(asked), *shapes, torch.get_num_threads()):
+            raise MemoryError("no memory for a gradient's intermediate numbers")
+        field = gz if is_field and wanted[2] else sums
+        return Made(gx, gw, None if field is None else field[0], gz)
+
+    def _new_weight(self, weight: Tensor) -> Tensor:
+        """Memory as the kernels fill it, in the shape of ``weight``."""
+        if self._way == "pointwise":
+            return weight.new_empty(weight.shape)
+        rows, columns = self._shape.kernel
+        return weight.new_empty(rows, columns, len(weight)).permute(2, 0, 1)[:, None]
+
+
+def _images(size: Sequence[int]) -> Tensor:
+    """Memory in channels_last, whatever torch's defaults are."""
+    return torch.empty(size, dtype=torch.float32, device="cpu", memory_format=torch.channels_last)
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()

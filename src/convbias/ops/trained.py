@@ -11,7 +11,7 @@ from torch import Tensor
 from ..tying.base import Summand
 from . import native, own, training, ways
 from .call import Call, summands_of
-from .epilogue import hand_back, order_of
+from .epilogue import order_of
 from .layout import form_of, memory_order
 from .ways import Plan
 
@@ -97,12 +97,10 @@ class _Convolution(torch.autograd.Function):
         trained = ctx.trained
         input, weight, y = ctx.saved_tensors
         needed = ctx.needs_input_grad
-        gz, grads = hand_back(
-            y, gy, ctx.order, ctx.summands, trained.activation, native, needed[4:], local=True
-        )
-        call = Call(input, weight, (), "none", trained.geometry, trained.groups, "")
-        found = training.gradients(trained.backward_plan, call, gz, needed[:2])
-        return *found, None, None, *grads
+        call = Call(input, weight, (), "none", trained.geometry, trained.groups, trained.activation)
+        wanted = [*needed[:2], *needed[4:]]
+        found = training.backward(trained.backward_plan, call, y, gy, ctx.order, ctx.summands, wanted)
+        return *found[:2], None, None, *found[2:]
 
 
 def trained(call: Call) -> Trained | None:

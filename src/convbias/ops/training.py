@@ -8,11 +8,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import own, ways
+from ..tying.base import Summand
+from . import aten, native, own, ways
 from .call import Call, recorded
 from .choice import chosen
-from .epilogue import KEEPING, native_refusal, too_few
+from .epilogue import KEEPING, hand_back, native_refusal, reduced, too_few
 from .followers import differentiable
+from .layout import Order
+from .own import Shape
 from .ways import Plan
 
 
@@ -23,11 +26,12 @@ def refusal(call: Call) -> str | None:
     reason = _bent(call) or ways.unfit(call)
     if reason is not None:
         return reason
-    way = ways.planned(call).way
-    # torch's weight gradients of channels by themselves take too long for any size.
-    if way == "depthwise" or chosen() == "native":
+    plan = ways.planned(call)
+    # torch's weight gradients of channels by themselves take too long, but for few taps and places.
+    light = plan.shape.kernel[1] <= 3 and max(plan.shape.stride) > 1
+    if (plan.way == "depthwise" and not light) or chosen() == "native":
         return None
-    return too_few(call, _outputs(call), saves=way == "winograd")
+    return too_few(call, _outputs(call), saves=of_gradients(plan) is not None)
 
 
 def is_joined(call: Call) -> bool:
@@ -67,37 +71,49 @@ def plan_of(call: Call) -> Plan | None:
 
 def of_gradients(plan: Plan | None) -> Plan | None:
     """``plan`` where own kernels make its gradients too, or None."""
-    return None if plan is None or plan.way in ("direct", "pointwise") else plan
+    if plan is None or plan.way == "direct" or (plan.way == "pointwise" and not _in_one_pass(plan.shape)):
+        return None
+    return plan
 
 
-def gradients(plan: Plan | None, call: Call, gz: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
-    """Those of input and weight that are wanted, from that of their convolution; own kernels by ``plan``."""
-    found: list[Tensor | None] = [None, None]
-    if plan is not None and not differentiable(gz):
-        found[0] = _of_input(plan, call.weight, gz) if wanted[0] else None
-        found[1] = _of_weight(plan, call.input, gz) if wanted[1] else None
-    left = [want and gradient is None for want, gradient in zip(wanted, found, strict=True)]
-    if not any(left):
-        return found
+def _in_one_pass(shape: Shape) -> bool:
+    """Whether all gradients of a pointwise convolution are faster made together.
+
+    Sums of the weight's gradient, some of them side by side, stay in the cache, and take no more memory than
+    the gradient that is not written out.
+    """
+    if tuple(shape.stride) != (1, 1) or shape.channels * shape.filters > 2**16:
+        return False
+    return math.prod(shape.out) >= 8 * 56 and shape.outputs >= 16 * shape.channels
+
+
+def backward(
+    plan: Plan | None,
+    call: Call,
+    y: Tensor | None,
+    gy: Tensor,
+    order: Order,
+    summands: list[Summand],
+    wanted: Sequence[bool],
+) -> list[Tensor | None]:
+    """The gradients of input, weight and summands that are wanted, from that of the output ``y``."""
+    if plan is None or differentiable(gy):
+        kernels = aten if native.absence() else native
+        gz, of_field = hand_back(y, gy, order, summands, call.activation, kernels, wanted[2:], local=True)
+        return [*_torchs(call, gz, wanted[:2]), *of_field]
+    asked = (*wanted[:2], any(wanted[2:]))
+    input, weight, field, gz = plan.gradients(call.input, call.weight, y, gy, call.activation, asked)
+    if gz is not None:
+        theirs = _torchs(call, gz, (wanted[0] and input is None, wanted[1] and weight is None))
+        input, weight = input if theirs[0] is None else theirs[0], weight if theirs[1] is None else theirs[1]
+    return [input, weight, *reduced(field, own.ORDER, summands, native, wanted[2:])]
+
+
+def _torchs(call: Call, gz: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
+    """The gradients of input and weight that are wanted from their convolution's, by torch."""
+    if not any(wanted):
+        return [None, None]
     geometry, (input, padding) = call.geometry, call.geometry.padded(call.input)
     where = (geometry.stride, padding, geometry.dilation, False, (0,) * geometry.dims, call.groups)
-    theirs = torch.ops.aten.convolution_backward(gz, input, call.weight, None, *where, [*left, False])
-    return [mine if mine is not None else their for mine, their in zip(found, theirs, strict=False)]
-
-
-def _of_input(plan: Plan, weight: Tensor, gz: Tensor) -> Tensor | None:
-    """The gradient of the input, a convolution by the weight turned round; None where torch's is as fast."""
-    if tuple(plan.shape.stride) != (1, 1):
-        return None
-    packed = own.pack(plan.way, plan.turned.shape, weight, turned=True)
-    return plan.turned(gz, packed=packed)
-
-
-def _of_weight(plan: Plan, input: Tensor, gz: Tensor) -> Tensor | None:
-    """The gradient of the weight, or None where torch's is as fast."""
-    shape = plan.shape
-    if plan.way != "depthwise" or shape.kernel[1] not in (3, 5, 7, 9):
-        return None
-    if shape.stride[1] > 2 or shape.dilation[1] > 1:
-        return None
-    return own.depthwise_weights(shape, input, gz)
+    asked = [*wanted, False]
+    return torch.ops.aten.convolution_backward(gz, input, call.weight, None, *where, asked)[:2]

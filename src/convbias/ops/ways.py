@@ -36,9 +36,9 @@ class Plan:
     out: tuple[int, ...]
 
     @cached_property
-    def turned(self) -> own.Convolution:
-        """The convolution that makes the gradient of the input from the output's, where the stride is 1."""
-        return own.Convolution(self.way, self.shape.turned(), None, self.size)
+    def gradients(self) -> own.Gradients:
+        """What makes the gradients of such a convolution."""
+        return own.Gradients(self.way, self.shape, self.size)
 
 
 @lru_cache(maxsize=1024)
