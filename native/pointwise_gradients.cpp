@@ -111,7 +111,6 @@ class Making {
     bool has_memory() const { return rooms && (partial || !wanted.gw) && sums.has_memory(); }
 
     void run(int threads) const {
-        memset(rooms, 0, threads * BLOCK * step * sizeof(float));
         share(cut.parts, threads, [&](int64_t part) {
             float* const room = rooms + omp_get_thread_num() * BLOCK * step;
             float* const own = partial ? partial + part * weights : nullptr;

@@ -197,6 +197,9 @@ def test_a_gradient_that_is_wanted_alone(needed: str) -> None:
 SINGLE: list[Made] = [
     ("winograd", {"channels": (32, 40), "padding": 1}, (26, 22)),
     depthwise(70, (16, 18), padding=3, kernel_size=7),
+    depthwise(20, (40, 24), padding=1),
+    depthwise(20, (40, 24), padding=2, dilation=2),
+    depthwise(20, (40, 24), padding=1, kernel_size=5, stride=2),
     ("pointwise", {"channels": (24, 50), "kernel_size": 1}, (32, 22)),
     ("torch", {"channels": (20, 24), "padding": 2, "dilation": 2}, (31, 28)),
     ("torch", {"channels": (36, 48), "padding": 1, "groups": 4}, (20, 24)),

@@ -53,7 +53,7 @@ def in_place(field: Tensor | None, activation: str, y: Tensor) -> Tensor:
     """The same, written onto ``y``."""
     if field is not None:
         # Of a single image the gradient is the field's as it is, and torch need not sum it over the batch.
-        y.add_(field[None] if len(y) == 1 and y.requires_grad else field)
+        y.add_(field[None] if y.requires_grad and len(y) == 1 else field)
     return IN_PLACE[activation](y) if activation else y
 
 

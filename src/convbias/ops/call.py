@@ -58,7 +58,8 @@ class Call(NamedTuple):
     @property
     def is_small(self) -> bool:
         """Whether its image, and what its filters make of it, are too few numbers for own kernels."""
-        return is_small(self.input.numel(), self.weight.shape[1] * self.groups, self.weight.shape[0])
+        filters, channels, *_ = self.weight.shape
+        return is_small(self.input.numel(), channels * self.groups, filters)
 
     @property
     def tied(self) -> Tensor | None:
