@@ -171,8 +171,8 @@ class Convolution:
         return y
 
     def new(self) -> Tensor:
-        """Memory for an output."""
-        return _images(self.size)
+        """Memory for an output, whatever torch's defaults are."""
+        return torch.empty(self.size, dtype=torch.float32, device="cpu", memory_format=torch.channels_last)
 
     def step(self, input: int, residual: int | None, y: int) -> Step:
         """The same for a :class:`Chain`, whose arrays have these numbers."""
@@ -213,14 +213,16 @@ class Gradients:
     Where own kernels make all that are asked for, they do so in one pass, without ``gz``, if that pays.
     """
 
-    def __init__(self, way: str, shape: Shape, size: tuple[int, ...]) -> None:
+    def __init__(self, way: str, shape: Shape) -> None:
         self._way, self._shape, self._turned = way, shape, shape.turned()
-        self._size = (shape.samples, shape.channels, *size)
         stride, dilation = tuple(shape.stride), tuple(shape.dilation)
         self._has_input = stride == (1, 1)
         self._has_weight = way == "pointwise" or (
             way == "depthwise" and shape.kernel[1] in (3, 5, 7, 9) and stride[1] <= 2 and dilation[1] == 1
         )
+        # Those of pointwise weights lie as these do, of depthwise ones by taps.
+        channels, (_, columns) = shape.channels, shape.kernel
+        self._lie = (channels, 1, 1, 1) if way == "pointwise" else (1, channels, columns * channels, channels)
         # Rows at the ends of bands are made twice.
         rows = 4 * max(7, 2 * dilation[0] * (shape.kernel[0] - 1))
         banded = way == "depthwise" and self._has_input and shape.out[0] >= rows
@@ -243,34 +245,23 @@ class Gradients:
         last = torch.channels_last
         input, gy = input.contiguous(memory_format=last), gy.contiguous(memory_format=last)
         saved = None if saved is None else saved.contiguous(memory_format=last)
-        gx = _images(self._size) if wanted[0] and self._has_input else None
-        gw = self._new_weight(weight) if wanted[1] and self._has_weight else None
+        gx = torch.empty_like(input) if wanted[0] and self._has_input else None
+        gw = weight.new_empty_strided(weight.shape, self._lie) if wanted[1] and self._has_weight else None
         gz = None
         if not self._has_pass or (wanted[1] and gw is None):
             gz = torch.empty_like(gy) if activation else gy
         # Of a single image it is the field's as well, where nobody else has it.
         is_field = activation and gz is not None and len(gy) == 1
-        sums = _images((1, *gy.shape[1:])) if wanted[2] and not is_field else None
+        _, filters, _, across = gy.shape
+        lie = (1, across * filters, filters)
+        sums = gy.new_empty_strided(gy.shape[1:], lie) if wanted[2] and not is_field else None
         given, made = (input, saved, gy), (gz, gx, gw, sums)
         turned = _turned(weight, depthwise=self._way == "depthwise")
         asked = _Gradients(native.CODES[activation], *map(_address, given), turned, *map(_address, made))
         shapes = (ctypes.byref(self._shape), ctypes.byref(self._turned))
         if not self._run(_CODES[self._way], ctypes.byref(asked), *shapes, torch.get_num_threads()):
             raise MemoryError("no memory for a gradient's intermediate numbers")
-        field = gz if is_field and wanted[2] else sums
-        return Made(gx, gw, None if field is None else field[0], gz)
-
-    def _new_weight(self, weight: Tensor) -> Tensor:
-        """Memory as the kernels fill it, in the shape of ``weight``."""
-        if self._way == "pointwise":
-            return weight.new_empty(weight.shape)
-        rows, columns = self._shape.kernel
-        return weight.new_empty(rows, columns, len(weight)).permute(2, 0, 1)[:, None]
-
-
-def _images(size: Sequence[int]) -> Tensor:
-    """Memory in channels_last, whatever torch's defaults are."""
-    return torch.empty(size, dtype=torch.float32, device="cpu", memory_format=torch.channels_last)
+        return Made(gx, gw, gz[0] if gz is not None and is_field and wanted[2] else sums, gz)
 
 
 def _address(tensor: Tensor | None) -> int | None:

@@ -86,7 +86,8 @@ class _Convolution(torch.autograd.Function):
         # Of their values the gradients need the shapes alone: who changes them before is free to.
         summands = [Summand(v.detach(), i) for v, i in zip(values, indices, strict=True)]
         y = trained.forward(input, weight, summands)
-        ctx.trained, ctx.summands, ctx.order = trained, summands, memory_order(y)
+        ctx.trained, ctx.summands = trained, summands
+        ctx.order = memory_order(y) if trained.plan is None else own.ORDER
         ctx.save_for_backward(input, weight, y if trained.activation else None)
         return y
 

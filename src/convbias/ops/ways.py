@@ -32,13 +32,12 @@ class Plan:
 
     way: str
     shape: Shape
-    size: tuple[int, ...]
     out: tuple[int, ...]
 
     @cached_property
     def gradients(self) -> own.Gradients:
         """What makes the gradients of such a convolution."""
-        return own.Gradients(self.way, self.shape, self.size)
+        return own.Gradients(self.way, self.shape)
 
 
 @lru_cache(maxsize=1024)
@@ -62,7 +61,7 @@ def plan_for(
     way, out = _way(shape, groups, winograd, fielded, recorded), geometry.output_size(input[2:])
     if way is None or min(out) < 1 or (not last and way != "winograd"):
         return None
-    return Plan(way, shape, tuple(input[2:]), out)
+    return Plan(way, shape, out)
 
 
 def _way(shape: Shape, groups: int, winograd: bool, fielded: bool, recorded: bool) -> str | None:
