@@ -122,7 +122,7 @@ ALWAYS_INLINE float hand_back(float saved, float gy) {
             return gy * s * (1.0f + saved * (1.0f - s));
         }
         case HARDSWISH: {
-            const float inside = saved < 3.0f ? gy * (saved * (1.0f / 3) + 0.5f) : gy;
+            const float inside = saved >= 3.0f ? gy : gy * (saved * (1.0f / 3) + 0.5f);
             return saved <= -3.0f ? 0.0f : inside;
         }
         default: return gy;

@@ -253,6 +253,9 @@ void check_gradients(Case& c) {
                                    weight ? (float*)of_weight.data() : nullptr,
                                    field ? (float*)of_field.data() : nullptr};
             if (!convbias_gradients(c.way, &wanted, &s, &turned, threads)) fail("no memory");
+            Gradients lacking = wanted;
+            lacking.gz = nullptr;
+            if (c.way == WINOGRAD && convbias_gradients(c.way, &lacking, &s, &turned, threads)) fail("there is no kernel");
             return std::vector<Bits>{of_input.bits(), of_weight.bits(), of_field.bits()};
         },
         [&](const std::vector<Bits>& found) {

@@ -98,6 +98,7 @@ int convbias_gradients(int way, const Gradients* wanted, const Convolution* conv
                        int threads) {
     const Gradients& g = *wanted;
     const Convolution& c = *convolution;
+    if (g.gz ? g.gw && way != DEPTHWISE : !chosen->at_once[way]) return 0;
     const int64_t lines = g.gx ? (chosen->ways[way]->packed_size(*turned) + 15) / 16 : 0;
     float* packed = g.gx ? (float*)aligned_alloc(64, 64 * lines) : nullptr;
     if (g.gx && !packed) return 0;

@@ -52,7 +52,8 @@ inline void add_outer_of(int64_t columns, Table x, Table g, int64_t rows, float*
         add_outer_of<V, C - 1>(columns, x, g, rows, sums);
 }
 
-// The same for all columns of x and of g, whose last vector may reach beyond them: [panel][column of x][of g].
+// The same for all columns of x and of g: [panel][column of x][of g]. The last vector may reach beyond g's columns, to
+// what was never written; nobody reads its sums there.
 void add_outer(Table x, int64_t columns, Table g, int64_t width, int64_t rows, float* sums) {
     for (int64_t k = 0; k < width; k += PANEL) {
         const int64_t wide = least(PANEL, width - k);

@@ -202,7 +202,11 @@ MUTANTS = [
     ("ops/training.py", "kernel[1] <= 3 and max(plan.shape.stride) > 1", "max(plan.shape.stride) > 1"),
     ("ops/training.py", "saves=of_gradients(plan) is not None", "saves=False"),
     ("ops/own.py", "if not self._has_pass or (wanted[1] and gw is None):", "if not self._has_pass:"),
-    ("ops/own.py", "is_field = activation and gz is not None and len(gy) == 1", "is_field = gz is not None"),
+    (
+        "ops/own.py",
+        "is_field = gz is not None and gz is not gy and len(gy) == 1",
+        "is_field = gz is not None",
+    ),
     ("ops/own.py", "torch.empty_like(gy) if activation else gy", "torch.empty_like(gy)"),
     ("ops/own.py", "    if not depthwise:\n", "    if True:\n"),
     ("ops/followers.py", "_is_batched is None or _is_batched(gradient)", "False"),

@@ -178,6 +178,13 @@ def test_every_activation_and_type(
     assert_close(sums.double(), gz.double().sum(0), rtol=tolerance, atol=tolerance)
 
 
+@needs_library
+@pytest.mark.parametrize("activation", KEEPING)
+def test_the_gradient_of_nothing_is_nothing(activation: str) -> None:
+    saved, gy = torch.full((1, 1, 4, 8), torch.nan), torch.ones(1, 1, 4, 8)
+    assert native.backward(saved, gy, (0, 1, 2), activation, False)[0].isnan().all()
+
+
 shapes = st.tuples(
     st.integers(0, 5), st.integers(1, 9), *(st.integers(1, 12) for _ in range(2))
 )  # a batch, channels, a height and a width

@@ -411,3 +411,39 @@ def test_few_images_of_channels_by_themselves(
     layer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     (taken,) = convbias.explain_route(layer, torch.randn(1, 32, 60, 60).to(memory_format=LAST))
     assert taken.convolution == convolution
+
+
+@pytest.mark.usefixtures("small_steps")
+@pytest.mark.parametrize("way", ["depthwise", "pointwise", "winograd"])
+@pytest.mark.parametrize(
+    ("activation", "whole"), [("relu", True), ("tanh", True), ("gelu", False), ("silu", False)]
+)
+def test_it_is_told_where_an_activation_follows_by_itself(way: str, activation: str, whole: bool) -> None:
+    """Its derivative needs what goes in, and that is the convolution's output with the field."""
+    layer = made(way, activation=activation)
+    (taken,) = convbias.explain_route(layer, image(layer))
+    assert taken.convolution == way
+    assert (taken.epilogue == way) == whole
+    assert whole or "needs what goes in" in taken.not_epilogue[way]
+
+
+def test_a_step_that_another_thread_replaces_is_not_taken_for_ones_own() -> None:
+    layer = made("depthwise")
+    layer(image(layer))
+    step = kept(layer)
+    assert isinstance(step, Trained)
+    assert step._ready is not None
+    mine = step._ready[1]
+
+    class Key:
+        """Like any other; meanwhile another thread puts its own in place."""
+
+        def __eq__(self, other: object) -> bool:
+            step._ready = (Key(), "another's")
+            return True
+
+        def __hash__(self) -> int:
+            return 0
+
+    step._ready = (Key(), mine)
+    assert step._last_step([], None) is mine

@@ -99,8 +99,8 @@ def whole_backward(gy: Tensor, y: Tensor | None, *given_and_wanted: Any) -> list
     order = (*range(1, dims + 1), 0) if last else tuple(range(dims + 1))
     with torch.no_grad():
         summands = call.bared.summands()
-        given = wanted[: 2 + len(summands)]
-        found = training.backward(training.plan_of(call), call, y, gy, order, summands, given)
+        asked = wanted[: 2 + len(summands)]
+        found = training.backward(training.plan_of(call), call, y, gy, order, summands, asked)
     return [_like(x, g) for x, g in zip(like, found, strict=False) if g is not None]
 
 

@@ -251,7 +251,7 @@ class Gradients:
         if not self._has_pass or (wanted[1] and gw is None):
             gz = torch.empty_like(gy) if activation else gy
         # Of a single image it is the field's as well, where nobody else has it.
-        is_field = activation and gz is not None and len(gy) == 1
+        is_field = gz is not None and gz is not gy and len(gy) == 1
         _, filters, _, across = gy.shape
         lie = (1, across * filters, filters)
         sums = gy.new_empty_strided(gy.shape[1:], lie) if wanted[2] and not is_field else None

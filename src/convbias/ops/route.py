@@ -205,7 +205,9 @@ def _told(call: Call, y: Tensor) -> Route:
     epilogues: Reasons = {"nothing": None}
     if call.fielded or call.activation:
         alone = "it leaves the activation to others" if call.activation else None
-        epilogues = {name: own, "onednn": fused or alone}
+        apart = recorded(call.tensors) and not training.is_whole(call)
+        later = "the activation's derivative needs what goes in" if apart else None
+        epilogues = {name: own or later, "onednn": fused or alone}
         epilogues |= {name: followed or refusal(call, y) for name, (_, refusal) in EPILOGUES.items()}
     convolution, not_convolution = _first(convolutions)
     epilogue, not_epilogue = _first(epilogues)

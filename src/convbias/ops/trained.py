@@ -34,7 +34,7 @@ class Trained:
         self.backward_plan = training.of_gradients(plan)
         self._tying = call.tying if call.fielded else None
         self._site, self._form = call.site, form_of(call.input, call.weight)
-        self._ready: tuple[tuple[object, ...], Any] | None = None
+        self._ready: tuple[object, Any] | None = None
 
     def __call__(self, input: Tensor, weight: Tensor, bias: Sequence[Tensor]) -> Tensor:
         summands = [] if self._tying is None else summands_of(bias, self._tying, self._site)
@@ -56,8 +56,9 @@ class Trained:
         """What adds the field, from the last call where it reads the ``summands`` where they still lie."""
         where = [summand.values.data_ptr() for summand in summands]
         key = (where, y if y is None else y.stride())
-        if self._ready is not None and self._ready[0] == key:
-            return self._ready[1]
+        ready = self._ready  # which another thread may replace meanwhile
+        if ready is not None and ready[0] == key:
+            return ready[1]
         step = self._made(summands, y)
         # One that is live keeps their memory from being given to others.
         self._ready = (key, step) if step.live else None
