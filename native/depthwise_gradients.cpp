@@ -10,8 +10,6 @@
 namespace CONVBIAS_INSTRUCTIONS {
 namespace {
 
-constexpr int64_t MOST_PARTS = 16;
-
 // A row of outputs, gy, and the row of the image under one row of the kernel, from where the window of output 0
 // begins; for one vector of channels.
 struct Pair {
@@ -191,7 +189,6 @@ bool depthwise_gradients(const Gradients& wanted, const Convolution& c, const Co
 
 bool depthwise_weights(const Convolution& c, const float* x, const float* gz, float* gw, int threads) {
     const int64_t rows = c.samples * c.out[0];
-    // As many parts for any number of threads, so that sums are the same too.
     const int64_t parts = least(rows, MOST_PARTS);
     const WeightSums sums(c, parts);
     if (!sums.has_memory()) return false;

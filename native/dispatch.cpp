@@ -22,7 +22,8 @@ struct Instructions {
 #define CONVBIAS_KERNELS(instructions)                                                      \
     instructions::kernel, instructions::reduce_term,                                        \
         {&instructions::winograd, &instructions::direct, &instructions::depthwise, &instructions::pointwise, &instructions::gathered}, \
-        instructions::depthwise_weights, {nullptr, nullptr, instructions::depthwise_gradients, instructions::pointwise_gradients, nullptr}
+        instructions::depthwise_weights,                                       \
+        {nullptr, nullptr, instructions::depthwise_gradients, instructions::pointwise_gradients, nullptr}
 
 const Instructions ALL[] = {
 #ifdef CONVBIAS_X86

@@ -10,7 +10,6 @@
 namespace CONVBIAS_INSTRUCTIONS {
 namespace {
 
-constexpr int64_t MOST_PARTS = 16;
 constexpr int64_t BLOCK = 56 / ROWS * ROWS;
 
 // Rows of numbers in memory.
@@ -71,8 +70,7 @@ void add_outer(Table x, int64_t columns, Table g, int64_t width, int64_t rows, f
     }
 }
 
-// The places of a sample in blocks of much the same size, and these in parts: as many for any number of threads, so
-// that sums are the same too.
+// The places of a sample in blocks of much the same size, and these in parts.
 struct Cut {
     const Convolution& c;
     const int64_t places = c.out[0] * c.out[1], blocks = (places + BLOCK - 1) / BLOCK, parts = least(blocks, MOST_PARTS);

@@ -1,4 +1,4 @@
-// The gradient of a field, summed over the samples while each block of places is at hand.
+// Sums that gradients are: of a field over the samples, while each block of places is at hand; of weights in parts.
 
 #pragma once
 
@@ -10,6 +10,10 @@
 
 namespace CONVBIAS_INSTRUCTIONS {
 namespace {
+
+// In how many parts a weight's sums are made at most: in as many for any number of threads, so that they are the same
+// too.
+constexpr int64_t MOST_PARTS = 16;
 
 // sums[i] = numbers[i], or more by them.
 template <class Number>

@@ -44,7 +44,7 @@ MUTANTS = [
     ("activations.h", "case RELU: return saved <= 0", "case RELU: return saved < 0"),
     ("activations.h", "saved >= 6.0f", "saved > 6.0f"),
     ("activations.h", "case LEAKY_RELU: return saved <= 0", "case LEAKY_RELU: return saved < 0"),
-    ("activations.h", "saved < 3.0f", "saved <= 3.0f"),
+    ("activations.h", "saved >= 3.0f", "saved > 3.0f"),
     ("activations.h", "saved <= -3.0f", "saved < -3.0f"),
     # Collapsing axes that lie side by side.
     ("field.h", "!term.index[a] && !term.index[a + 1] &&", "!term.index[a] &&"),
@@ -72,7 +72,6 @@ MUTANTS = [
     ("field.h", "field.axes == 1 && first.strides[0] == 1", "field.axes == 1"),
     ("field.h", "first.strides[0] == 1 && !first.index[0];", "first.strides[0] == 1;"),
     ("field.h", "return field.term[0].values + begin", "return field.term[0].values"),
-    ("field.h", "room[done + i] = 0", "room[done + i] = room[done + i]"),
     ("field.h", "least(inner - first, count - done)", "least(inner, count - done)"),
     ("field.h", "least(inner - first, count - done)", "inner - first"),
     ("field.h", "t ? read_line<true>", "t > 1 ? read_line<true>"),

@@ -231,11 +231,8 @@ class Geometry:
             run = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[self.dims - 1]
             padding = tuple(before for before, _ in self.pads)
             return run(input, weight, bias, self.stride, padding, self.output_padding, groups, self.dilation)
-        padding, around, mode = self._padding
-        if around:
-            input = F.pad(input, around, mode)
-        stride = self.stride
-        return _CONVOLVE[len(stride) - 1](input, weight, bias, stride, padding, self.dilation, groups)
+        run, (input, padding) = _CONVOLVE[len(self.stride) - 1], self.padded(input)
+        return run(input, weight, bias, self.stride, padding, self.dilation, groups)
 
     def padded(self, input: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """``input`` with the padding that torch's convolution cannot do by itself, and what is left to it."""

@@ -73,6 +73,9 @@ class Shape(ctypes.Structure):
 
 @final
 class _Weights(ctypes.Structure):
+    filter: int
+    channel: int
+    rotated: int
     _fields_ = (
         ("values", ctypes.c_void_p),
         ("filter", ctypes.c_int64),
@@ -114,10 +117,11 @@ def _lying(weight: Tensor) -> _Weights:
 
 def _turned(weight: Tensor, depthwise: bool) -> _Weights:
     """The weight of the convolution that makes the gradient of the input from the output's."""
-    filter, channel, *taps = weight.stride()
+    turned = _lying(weight)
     if not depthwise:
-        filter, channel = channel, filter
-    return _Weights(weight.data_ptr(), filter, channel, _pair(*taps), True)
+        turned.filter, turned.channel = turned.channel, turned.filter
+    turned.rotated = True
+    return turned
 
 
 @final
