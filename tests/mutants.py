@@ -221,6 +221,8 @@ MUTANTS = [
         "        self._settled = self._trained = None\n        return super()",
         "        return super()",
     ),
+    ("functional.py", "plan, small(input, weight, others[1])", "plan, True"),
+    ("geometry.py", "(stride, padding, extra), (dilation,)", "(stride, padding, dilation), (dilation,)"),
     ("ops/followers.py", "        if tensor.is_neg():\n", "        if False:\n"),
     ("ops/followers.py", "        if type(tensor) not in _PLAIN:\n", "        if False:\n"),
     ("ops/followers.py", "if _modes() else transform()", "if False else transform()"),

@@ -16,7 +16,7 @@ import convbias
 from convbias import Geometry, Regions, ShapeError, Site, TyingError, parse
 from convbias import functional as C
 from convbias.geometry import PADDING_MODES
-from convbias.ops import reference
+from convbias.ops import native, reference
 from convbias.ops.activations import ACTIVATIONS
 
 CONV = (C.conv1d, C.conv2d, C.conv3d)
@@ -172,3 +172,20 @@ def test_errors_carry_their_data_and_survive_pickling() -> None:
         assert str(copied) == str(error)
         assert [getattr(copied, name) for name in names] == [getattr(error, name) for name in names]
         assert isinstance(error, ValueError)
+
+
+@pytest.mark.skipif(native.absence() is not None, reason=f"no own kernels: {native.absence()}")
+@pytest.mark.parametrize("batched", [True, False])
+def test_own_kernels_run_what_is_not_small(batched: bool) -> None:
+    # Rounding differs between Winograd's algorithm and torch's, which small images and "aten" go by.
+    def differs(size: int) -> bool:
+        x = torch.randn(*[1] * batched, 64, size, size)
+        with torch.no_grad(), convbias.backend("aten"):
+            torchs = C.conv2d(x, weight, torch.ones(64, size, size), padding=1)
+        with torch.no_grad():
+            return not torch.equal(C.conv2d(x, weight, torch.ones(64, size, size), padding=1), torchs)
+
+    torch.manual_seed(0)
+    weight = torch.randn(64, 64, 3, 3)
+    assert differs(28)
+    assert not differs(7)

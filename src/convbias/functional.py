@@ -24,12 +24,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from . import ops  # noqa: F401  (registers torch.ops.convbias)
 from .errors import ShapeError
 from .geometry import Geometry, Site
 from .ops.activations import check_activation
-from .ops.call import Call, as_arguments
+from .ops.call import Call, as_arguments, small
 from .ops.into import run_into
 from .ops.route import run
 from .tying import Tying, parse
@@ -232,7 +233,7 @@ def call(
     """The op, for arguments that have been checked."""
     if out is not None:
         return run_into(Call(input, weight, bias, tying, geometry, groups, activation), out)
-    if not torch.compiler.is_compiling():
+    if not is_compiling():
         # The op's body: what runs at once needs no way through the dispatcher, which takes its time.
         return run(Call(input, weight, bias, tying, geometry, groups, activation))
     return _OP(
@@ -268,15 +269,16 @@ def _convolution(
         return call(input, weight, tensors, tying, geometry, groups, name, out=out)
     shape = None if bias is None else bias.shape
     arguments = (input.shape, weight.shape, shape, groups, activation, *where)
-    compiling = torch.compiler.is_compiling()
+    compiling = is_compiling()
+    is_small = None
     try:
-        plan = _plan(*arguments) if compiling else _known_plan(*arguments)
+        plan, is_small = (_plan(*arguments), None) if compiling else _known_plan(*arguments)
     except TypeError:  # a list, which cannot be looked up
         plan = _plan(*arguments)
     biases = [] if bias is None else [bias]
     if compiling or out is not None:
         return call(input, weight, biases, plan.tying, plan.geometry, groups, plan.activation, out)
-    return run(Call(input, weight, biases, plan.tying, plan.geometry, groups, plan.activation))
+    return run(Call(input, weight, biases, plan.tying, plan.geometry, groups, plan.activation), is_small)
 
 
 class _Plan(NamedTuple):
@@ -313,7 +315,11 @@ def _plan(
 
 
 # To look a plan up takes a tenth of the time of making it, which is longer than a small convolution's.
-_known_plan = functools.lru_cache(maxsize=1024, typed=True)(_plan)
+@functools.lru_cache(maxsize=1024, typed=True)
+def _known_plan(input: torch.Size, weight: torch.Size, *others: Any) -> tuple[_Plan, bool]:
+    """The plan, and whether the call is small."""
+    plan = _plan(input, weight, *others)
+    return plan, small(input, weight, others[1])
 
 
 def _check(

@@ -21,7 +21,10 @@ from .errors import ShapeError
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
+_Numbers = tuple[int | tuple[int, ...], ...]
+
 _CONVOLVE = (F.conv1d, F.conv2d, F.conv3d)
+_TRANSPOSED = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 
 
 def per_axis(name: str, value: int | Sequence[int], dims: int) -> tuple[int, ...]:
@@ -43,6 +46,11 @@ def per_axis(name: str, value: int | Sequence[int], dims: int) -> tuple[int, ...
 def _integer(value: int) -> int:
     """numpy's integers as Python's own; sizes under compilation are symbols, and stay so."""
     return value if isinstance(value, torch.SymInt) else index(value)
+
+
+def _brief(values: tuple[int, ...]) -> int | tuple[int, ...]:
+    """One number for as many that are alike, which torch reads in less time than a tuple."""
+    return values[0] if values.count(values[0]) == len(values) else values
 
 
 def pads_of(
@@ -227,17 +235,23 @@ class Geometry:
 
     def convolve(self, input: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1) -> Tensor:
         """torch's own convolution of ``input`` by ``weight`` with this geometry, ``bias`` tied."""
-        if self.transposed:
-            run = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[self.dims - 1]
-            padding = tuple(before for before, _ in self.pads)
-            return run(input, weight, bias, self.stride, padding, self.output_padding, groups, self.dilation)
-        run, (input, padding) = _CONVOLVE[len(self.stride) - 1], self.padded(input)
-        return run(input, weight, bias, self.stride, padding, self.dilation, groups)
+        run, before, after = self._torch
+        return run(self.padded(input)[0], weight, bias, *before, groups, *after)
 
     def padded(self, input: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """``input`` with the padding that torch's convolution cannot do by itself, and what is left to it."""
         padding, around, mode = self._padding
         return F.pad(input, around, mode) if around else input, padding
+
+    @cached_property
+    def _torch(self) -> tuple[Callable[..., Tensor], _Numbers, _Numbers]:
+        """torch's own convolution, and its numbers before and after the groups."""
+        stride, padding, dilation, extra = map(
+            _brief, (self.stride, self._padding[0], self.dilation, self.output_padding)
+        )
+        if self.transposed:
+            return _TRANSPOSED[self.dims - 1], (stride, padding, extra), (dilation,)
+        return _CONVOLVE[self.dims - 1], (stride, padding, dilation), ()
 
     @cached_property
     def _padding(self) -> tuple[tuple[int, ...], tuple[int, ...], str]:

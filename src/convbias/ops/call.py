@@ -58,8 +58,7 @@ class Call(NamedTuple):
     @property
     def is_small(self) -> bool:
         """Whether its image, and what its filters make of it, are too few numbers for own kernels."""
-        filters, channels, *_ = self.weight.shape
-        return is_small(self.input.numel(), channels * self.groups, filters)
+        return small(self.input.shape, self.weight.shape, self.groups)
 
     @property
     def tied(self) -> Tensor | None:
@@ -106,6 +105,14 @@ class Call(NamedTuple):
     def summands(self) -> list[Summand]:
         """What remains to be added, as it is stored."""
         return summands_of(self.bias, self.tying, self.site) if self.fielded else []
+
+
+def small(input: torch.Size, weight: torch.Size, groups: int) -> bool:
+    """Whether such an image, and what the filters make of it, are too few numbers for own kernels.
+
+    Of 3D images torch takes its time however few they are.
+    """
+    return len(weight) < 5 and is_small(input.numel(), weight[1] * groups, weight[0])
 
 
 def recorded(tensors: Sequence[Tensor]) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, is_autocast_enabled
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 _PLAIN = frozenset((Tensor, torch.nn.Parameter))
 
@@ -22,7 +23,7 @@ _has_levels = hasattr(forward_ad, "_current_level")
 
 def follower(tensors: Sequence[Tensor]) -> str | None:
     """Who follows a call on ``tensors``, or None."""
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return "torch.compile or torch.export is tracing"
     on_cpu = type(tensors[0]) in _PLAIN and tensors[0].is_cpu
     for tensor in tensors:

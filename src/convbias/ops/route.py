@@ -84,17 +84,23 @@ def explain_route(function: Callable[..., object], *args: Any, **kwargs: Any) ->
     return routes
 
 
-def run(call: Call) -> Tensor:
-    """Run ``call`` by the first kernels, fastest first, that do not refuse it; the last refuse nothing."""
+def run(call: Call, is_small: bool | None = None) -> Tensor:
+    """Run ``call`` by the first kernels, fastest first, that do not refuse it; the last refuse nothing.
+
+    ``is_small`` is the call's, where that is known already.
+    """
     tensors = call.tensors
     if follower(tensors) is not None:
         y = aten.composite(call)
     elif call.input.dim() < call.weight.dim():
-        return run(call._replace(input=call.input[None]))[0]
+        return run(call._replace(input=call.input[None]), is_small)[0]
     elif recorded(tensors):
         y = step_of(call)(call.input, call.weight, call.bias)
     else:
-        y = _convolved_and_finished(call)
+        if is_small is None:
+            # Where a weight is kept packed, there is a kernel that it was packed for.
+            is_small = call.packed is None and call.is_small
+        y = _few(call) if is_small else _many(call)
     watching = _watched.get()
     if watching is not None:
         watching.append(_told(call, y))
@@ -106,13 +112,16 @@ def watched() -> bool:
     return _watched.get() is not None
 
 
-def _convolved_and_finished(call: Call) -> Tensor:
+def _few(call: Call) -> Tensor:
+    """The same as :func:`_many` for a small image, of which all own kernels would refuse to take part."""
+    y = call.convolve(call.input)
+    if chosen() == "native":
+        return _finished_if_any(call, y)
+    return aten.in_place(call.field(), call.activation, y)
+
+
+def _many(call: Call) -> Tensor:
     """Where no gradient is recorded."""
-    if call.packed is None and call.geometry.dims < 3 and call.is_small:
-        # All of the following refuse it, one after another.
-        y = call.convolve(call.input)
-        few = chosen() != "native"
-        return aten.in_place(call.field(), call.activation, y) if few else _finished_if_any(call, y)
     if ways.refusal(call) is None:
         return ways.run(call)
     run, left = convolution(call)

@@ -107,7 +107,7 @@ class _Convolution(torch.autograd.Function):
 
 def trained(call: Call) -> Trained | None:
     """What runs ``call`` as one step with its gradients, or None."""
-    if call.input.dim() != call.weight.dim() or (call.geometry.dims < 3 and call.is_small):
+    if call.input.dim() != call.weight.dim() or call.is_small:
         return None
     plan = ways.planned(call) if training.refusal(call) is None else None
     return Trained(call, plan) if plan is not None or training.is_joined(call) else None
