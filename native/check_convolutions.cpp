@@ -21,6 +21,7 @@ struct Case : Fielded {
         draw_shape();
         if (gradients && way == POINTWISE) draw_places();
         if (gradients && way == DEPTHWISE) draw_bands();
+        if (gradients && way == WINOGRAD && random.below(6) == 0) draw_groups();
         samples = shape.samples;
         axes = 3;
         sizes[0] = shape.out[0];
@@ -106,6 +107,17 @@ struct Case : Fielded {
         shape.out[1] = 1 + shape.out[1] % 8;
         shape.size[0] += more * shape.stride[0];
         shape.size[1] = std::max<int64_t>(1, (shape.out[1] - 1) * shape.stride[1] - shape.before[1] + shape.dilation[1] * (shape.kernel[1] - 1) + 1);
+    }
+
+    // What the gradient of weights is made of in groups of channels and of filters, each in parts of several blocks.
+    void draw_groups() {
+        shape.samples = 1 + random.below(2);
+        shape.channels = 65 + random.below(40);
+        shape.filters = 65 + random.below(40);
+        for (int axis = 0; axis < 2; axis++) {
+            shape.out[axis] = 18 + 15 * axis + random.below(20);
+            shape.size[axis] = shape.out[axis] + 2 - shape.before[axis];
+        }
     }
 
     // In either of torch's orders, forwards or turned round.
@@ -200,7 +212,7 @@ void check_forward(Case& c) {
 void check_gradients(Case& c) {
     const Convolution& s = c.shape;
     const bool depthwise = c.way == DEPTHWISE, plain = s.stride[0] == 1 && s.stride[1] == 1;
-    const bool has_weights = depthwise ? s.kernel[1] > 2 && s.stride[1] <= 2 && s.dilation[1] == 1 : c.way == POINTWISE;
+    const bool has_weights = !depthwise || (s.kernel[1] > 2 && s.stride[1] <= 2 && s.dilation[1] == 1);
     const bool at_once = c.way == POINTWISE || (depthwise && plain && c.random.below(2));
     const bool input = plain && c.random.below(4), weight = has_weights && c.random.below(4), field = c.random.below(4);
     const int64_t places = c.places, outputs = c.samples * places;
@@ -216,7 +228,8 @@ void check_gradients(Case& c) {
         for (int64_t channel = 0; channel < (depthwise ? 1 : s.channels); channel++)
             c.over_taps(n, place / s.out[1], place % s.out[1], depthwise ? filter : channel, [&](int64_t from, int64_t i, int64_t j) {
                 const double w = c.weight(filter, channel, i, j), x = SINGLE.value(c.x[from]);
-                const int64_t tap = i * s.kernel[1] + j, to = depthwise ? tap * s.channels + filter : filter * s.channels + channel;
+                const int64_t tap = i * s.kernel[1] + j, taps = s.kernel[0] * s.kernel[1];
+                const int64_t to = depthwise ? tap * s.channels + filter : (filter * taps + tap) * s.channels + channel;
                 gx[from] += gz * w;
                 all_gx[from] += size * fabs(w);
                 if (!has_weights) return;
@@ -231,9 +244,13 @@ void check_gradients(Case& c) {
         std::swap(turned.size[axis], turned.out[axis]);
         turned.before[axis] = s.dilation[axis] * (s.kernel[axis] - 1) - s.before[axis];
     }
-    double tile = 0;
-    if (c.way == WINOGRAD && outputs)
-        tile = 8 * 9 * double(s.filters) * mean_size(c.w) * std::accumulate(all_sums.begin(), all_sums.end(), 0.0) / double(outputs);
+    // Winograd's numbers are as large as those of a whole tile.
+    double tile = 0, tiles = 0;
+    if (c.way == WINOGRAD && outputs) {
+        const double size = std::accumulate(all_sums.begin(), all_sums.end(), 0.0) / double(outputs);
+        tile = 8 * 9 * double(s.filters) * mean_size(c.w) * size;
+        tiles = 32 * double(outputs / s.filters) * mean_size(c.x) * size;
+    }
     over_threads(
         [&](int threads) {
             Memory x(c.random, 4, c.x), w(c.random, 4, c.w), kept(c.random, 4, saved), given(c.random, 4, gy);
@@ -262,7 +279,7 @@ void check_gradients(Case& c) {
             for (size_t i = 0; input && i < gx.size(); i++)
                 compare("gx", int64_t(i), SINGLE, found[0][i], gx[i], all_gx[i] + tile);
             for (size_t i = 0; weight && i < gw.size(); i++)
-                compare("gw", int64_t(i), SINGLE, found[1][i], gw[i], all_gw[i]);
+                compare("gw", int64_t(i), SINGLE, found[1][i], gw[i], all_gw[i] + tiles);
             for (int64_t p = 0; field && p < places; p++)
                 compare("sums", p, SINGLE, found[2][p], sums[p], all_sums[p]);
         });

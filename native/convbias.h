@@ -95,10 +95,10 @@ struct Gradients {
     float *gz, *gx, *gw, *sums;
 };
 
-// `turned` makes gx, of stride 1. gw is [filter][channel] of pointwise convolutions; of depthwise ones [tap][channel], for
-// 3, 5, 7 and 9 taps along a row, stride 1 or 2 and no dilation along it. Without gz, depthwise ones of stride 1 and
-// pointwise ones, of which a place reads its own alone, make all in one pass; pointwise ones do no other way, others
-// have none. 0 where there is no memory, or no kernel.
+// `turned` makes gx, of stride 1. gw is [filter][channel] of pointwise convolutions; [filter][tap][channel] of
+// Winograd's; and [tap][channel] of depthwise ones, for 3, 5, 7 and 9 taps along a row, stride 1 or 2 and no dilation
+// along it. Without gz, depthwise ones of stride 1 and pointwise ones, of which a place reads its own alone, make all in
+// one pass; pointwise ones do no other way, others have none. 0 where there is no memory, or no kernel.
 int convbias_gradients(int way, const Gradients* wanted, const Convolution* convolution, const Convolution* turned,
                        int threads);
 

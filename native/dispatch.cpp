@@ -15,14 +15,14 @@ struct Instructions {
     Kernel (*kernel)(int, int);
     bool (*reduce_term)(const float*, const Field&, int64_t, int64_t, int);
     const Method* ways[WAYS];
-    bool (*depthwise_weights)(const Convolution&, const float*, const float*, float*, int);
+    WeightGradient* weights[WAYS];
     AtOnce* at_once[WAYS];
 };
 
 #define CONVBIAS_KERNELS(instructions)                                                      \
     instructions::kernel, instructions::reduce_term,                                        \
         {&instructions::winograd, &instructions::direct, &instructions::depthwise, &instructions::pointwise, &instructions::gathered}, \
-        instructions::depthwise_weights,                                       \
+        {instructions::winograd_weights, nullptr, instructions::depthwise_weights, nullptr, nullptr},               \
         {nullptr, nullptr, instructions::depthwise_gradients, instructions::pointwise_gradients, nullptr}
 
 const Instructions ALL[] = {
@@ -99,7 +99,7 @@ int convbias_gradients(int way, const Gradients* wanted, const Convolution* conv
                        int threads) {
     const Gradients& g = *wanted;
     const Convolution& c = *convolution;
-    if (g.gz ? g.gw && way != DEPTHWISE : !chosen->at_once[way]) return 0;
+    if (g.gz ? g.gw && !chosen->weights[way] : !chosen->at_once[way]) return 0;
     const int64_t lines = g.gx ? (chosen->ways[way]->packed_size(*turned) + 15) / 16 : 0;
     float* packed = g.gx ? (float*)aligned_alloc(64, 64 * lines) : nullptr;
     if (g.gx && !packed) return 0;
@@ -113,7 +113,7 @@ int convbias_gradients(int way, const Gradients* wanted, const Convolution* conv
             convbias_backward(FLOAT32, g.activation, g.saved, g.gy, g.gz, g.sums, c.samples, places, threads);
         const Field none{3, {c.size[0], c.size[1], c.channels}, 0, {}};
         if (g.gx) made = convbias_convolve(way, NONE, turned, g.gz, packed, nullptr, g.gx, &none, threads);
-        if (g.gw) made = made && chosen->depthwise_weights(c, g.x, g.gz, g.gw, usable(threads));
+        if (g.gw) made = made && chosen->weights[way](c, g.x, g.gz, g.gw, usable(threads));
     }
     free(packed);
     return made;

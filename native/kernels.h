@@ -21,6 +21,9 @@ struct Method {
 // All gradients that are wanted; `packed` are the weights of the convolution that makes the input's.
 typedef bool AtOnce(const Gradients& wanted, const Convolution& c, const Convolution& turned, const float* packed, int threads);
 
+// The weights' alone, from the convolution's, gz.
+typedef bool WeightGradient(const Convolution& c, const float* x, const float* gz, float* gw, int threads);
+
 // gz = gy · act′.
 typedef void HandBack(const float* saved, const float* gy, float* gz, int64_t count);
 
@@ -33,7 +36,7 @@ typedef void Finish(float* z, const float* field, int64_t count);
     bool reduce_term(const float* sums, const Field& field, int64_t term, int64_t values, int threads);          \
     Finish* finish_of(int activation);                                                                          \
     HandBack* hand_back_of(int activation);                                                                     \
-    bool depthwise_weights(const Convolution& c, const float* x, const float* gz, float* gw, int threads);      \
+    WeightGradient depthwise_weights, winograd_weights;                                                         \
     AtOnce depthwise_gradients, pointwise_gradients;                                                            \
     extern const Method winograd, direct, depthwise, pointwise, gathered;                                       \
     }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "outer.h"
 #include "panels.h"
 #include "sums.h"
 
@@ -11,64 +12,6 @@ namespace CONVBIAS_INSTRUCTIONS {
 namespace {
 
 constexpr int64_t BLOCK = 56 / ROWS * ROWS;
-
-// Rows of numbers in memory.
-struct Table {
-    const float* from;
-    int64_t step;
-};
-
-// sums[i][k] += Σ over rows r of x[r][i] · g[r][k], for C columns of x and V vectors of g's.
-template <int C, int V>
-inline void add_outer_block(Table x, Table g, int64_t rows, float* sums) {
-    Vector found[C][V];
-#pragma GCC unroll 16
-    for (int i = 0; i < C; i++)
-#pragma GCC unroll 2
-        for (int v = 0; v < V; v++) {
-            found[i][v] = Vector{};
-            __builtin_prefetch(sums + (i * V + v) * LANES, 1);
-        }
-    for (int64_t r = 0; r < rows; r++, x.from += x.step, g.from += g.step) {
-        Vector w[V];
-#pragma GCC unroll 2
-        for (int v = 0; v < V; v++) w[v] = load(g.from + v * LANES);
-#pragma GCC unroll 16
-        for (int i = 0; i < C; i++) {
-            const Vector number = all(x.from[i]);
-#pragma GCC unroll 2
-            for (int v = 0; v < V; v++) found[i][v] += number * w[v];
-        }
-    }
-    add_sums<C, V>(found, sums, V * LANES, true);
-}
-
-template <int V, int C = ROWS>
-inline void add_outer_of(int64_t columns, Table x, Table g, int64_t rows, float* sums) {
-    if (columns == C)
-        add_outer_block<C, V>(x, g, rows, sums);
-    else if constexpr (C > 1)
-        add_outer_of<V, C - 1>(columns, x, g, rows, sums);
-}
-
-// The same for all columns of x and of g: [panel][column of x][of g]. The last vector may reach beyond g's columns, to
-// what was never written; nobody reads its sums there.
-void add_outer(Table x, int64_t columns, Table g, int64_t width, int64_t rows, float* sums) {
-    for (int64_t k = 0; k < width; k += PANEL) {
-        const int64_t wide = least(PANEL, width - k);
-        int64_t first = 0;
-        for (int64_t left = (columns + ROWS - 1) / ROWS; left > 0; left--) {
-            const int64_t count = (columns - first + left - 1) / left;
-            const Table from{x.from + first, x.step}, by{g.from + k, g.step};
-            float* to = sums + columns * k + first * wide;
-            if (wide > LANES)
-                add_outer_of<2>(count, from, by, rows, to);
-            else
-                add_outer_of<1>(count, from, by, rows, to);
-            first += count;
-        }
-    }
-}
 
 // The places of a sample in blocks of much the same size, and these in parts.
 struct Cut {
@@ -142,7 +85,7 @@ class Making {
         }
         sums.end_of(n, b.first * filters, b.count * filters);
         if (wanted.gx) of_input(gz, at, b.count, n + 1 < c.samples ? at + cut.places : b.first + b.count);
-        if (own) add_outer({wanted.x + at * c.channels, c.channels}, c.channels, {gz, step}, width, b.count, own);
+        if (own) add_outer({wanted.x + at * c.channels, c.channels}, c.channels, {gz, step}, width, b.count, own, true);
     }
 
     // What comes next, from row `soon` on, is fetched meanwhile.

@@ -1,37 +1,21 @@
-// 3×3 convolutions by 36 products of matrices instead of 144: Winograd's F(4×4, 3×3) (Lavin and Gray, Fast
-// algorithms for convolutional neural networks, 2016) at the points 0, ±1/√2, ±√2 and ∞, whose rounding errors
-// are several times smaller than those of 0, ±1, ±2 and ∞.
-//
-// The output is cut into tiles of 4×4 places. A tile's 6×6 inputs are transformed, by channels, into 36
-// frequencies; for each of them, tiles × channels are multiplied by channels × filters; and the products of
-// all frequencies are transformed back.
+// 3×3 convolutions by 36 products of matrices instead of 144 (winograd.h): a tile's 6×6 inputs are transformed, by
+// channels, into 36 frequencies; for each of them, tiles × channels are multiplied by channels × filters; and the
+// products of all frequencies are transformed back.
 
 #include "finishing.h"
 #include "multiply.h"
 #include "shares.h"
 #include "weights.h"
+#include "winograd.h"
 
 namespace CONVBIAS_INSTRUCTIONS {
 namespace {
 
-constexpr int TILE = 4, WINDOW = 6, FREQUENCIES = WINDOW * WINDOW;
-constexpr float ROOT = 1.41421356237309515f;
 // Numbers of transformed tiles that a thread works on by itself: half of its second cache. And that all threads
 // work on together, where there are more weights than these: they would not stay in it.
 constexpr int64_t OWN_ROOM = 1 << 17, COMMON_ROOM = 1 << 21, OWN_WEIGHTS = 160 * 160;
 // Channels that are summed up by themselves: sums of sums keep more digits. And whose weights are read at once.
 constexpr int64_t CHUNK = 32;
-
-inline void transform_line(const Vector* d, Vector* to) {
-    const Vector a = (ROOT / 2) * d[3] - ROOT * d[1], b = d[4] - 2.0f * d[2];
-    const Vector e = ROOT * d[3] - (ROOT / 2) * d[1], f = d[4] - 0.5f * d[2];
-    to[0] = d[0] + (d[4] - 2.5f * d[2]);
-    to[1] = b + a;
-    to[2] = b - a;
-    to[3] = f + e;
-    to[4] = f - e;
-    to[5] = d[1] + (d[5] - 2.5f * d[3]);
-}
 
 inline void transform_line_back(const Vector* m, Vector* to) {
     const Vector a = m[1] + m[2], b = m[1] - m[2], e = m[3] + m[4], f = m[3] - m[4];
@@ -99,26 +83,14 @@ void pack(const Convolution& c, const Weights& w, float* packed, int threads) {
     });
 }
 
-// All of a convolution's tiles, and where in memory a part of them, transformed, lies.
-struct Tiles {
-    const Convolution& c;
-    int64_t down = (c.out[0] + TILE - 1) / TILE, across = (c.out[1] + TILE - 1) / TILE;
-    int64_t count = c.samples * down * across;
+// Where in memory a part of a convolution's tiles, transformed, lies.
+struct Tiles : AllTiles {
     int64_t filters = packed_filters(c.filters);
 
     // A few numbers more here too.
     int64_t input_step(int64_t tiles) const { return tiles * c.channels + LANES; }
     int64_t product_step(int64_t tiles) const { return tiles * filters + LANES; }
     int64_t room(int64_t tiles) const { return FREQUENCIES * (input_step(tiles) + product_step(tiles)); }
-};
-
-struct Tile {
-    int64_t sample, row, column;
-
-    Tile(const Tiles& tiles, int64_t t)
-        : sample(t / (tiles.down * tiles.across)),
-          row(t / tiles.across % tiles.down * TILE),
-          column(t % tiles.across * TILE) {}
 };
 
 struct Part {
@@ -128,54 +100,10 @@ struct Part {
         : first(tiles.count * part / parts), count(tiles.count * (part + 1) / parts - first) {}
 };
 
-template <bool whole>
-inline void transform_window(const float* const* from, int64_t channel, float* to, int64_t step) {
-    Vector half[WINDOW][WINDOW];
-#pragma GCC unroll 6
-    for (int j = 0; j < WINDOW; j++) {
-        Vector column[WINDOW], done[WINDOW];
-#pragma GCC unroll 6
-        for (int i = 0; i < WINDOW; i++) {
-            const float* place = from[i * WINDOW + j];
-            column[i] = whole || place ? load(place + channel) : Vector{};
-        }
-        transform_line(column, done);
-#pragma GCC unroll 6
-        for (int i = 0; i < WINDOW; i++) half[i][j] = done[i];
-    }
-#pragma GCC unroll 6
-    for (int i = 0; i < WINDOW; i++) {
-        Vector done[WINDOW];
-        transform_line(half[i], done);
-#pragma GCC unroll 6
-        for (int j = 0; j < WINDOW; j++) store(to + (i * WINDOW + j) * step + channel, done[j]);
-    }
-}
-
 // Tile `t` of a part, transformed to its place in `input`.
 void transform(const Tiles& tiles, const Part& part, int64_t t, const float* x, float* input) {
-    const Convolution& c = tiles.c;
-    const Tile tile(tiles, part.first + t);
-    float* to = input + t * c.channels;
-    const int64_t step = tiles.input_step(part.count);
-    const float* from[FREQUENCIES];
-    bool whole = true;
-    for (int i = 0; i < WINDOW; i++)
-        for (int j = 0; j < WINDOW; j++) {
-            const int64_t row = tile.row + i - c.before[0], column = tile.column + j - c.before[1];
-            const bool inside = row >= 0 && row < c.size[0] && column >= 0 && column < c.size[1];
-            from[i * WINDOW + j] =
-                inside ? x + ((tile.sample * c.size[0] + row) * c.size[1] + column) * c.channels : nullptr;
-            whole = whole && inside;
-        }
-    for (int64_t channel = 0; channel < c.channels; channel += LANES) {
-        // The last vector starts earlier, where it would reach beyond the channels.
-        const int64_t first = least(channel, c.channels - LANES);
-        if (whole)
-            transform_window<true>(from, first, to, step);
-        else
-            transform_window<false>(from, first, to, step);
-    }
+    const int64_t channels = tiles.c.channels;
+    window_of(tiles, part.first + t, x).transform(0, channels, input + t * channels, tiles.input_step(part.count));
 }
 
 // And from `products` to the output.
@@ -238,7 +166,7 @@ void multiply_frequency(const Tiles& tiles, int64_t frequency, int64_t panel, in
 
 bool convolve(const Convolution& c, const float* x, const float* packed, const float* residual, float* y,
               const Field& field, int activation, int threads) {
-    const Tiles tiles{c};
+    const Tiles tiles{{c}};
     if (!tiles.count) return true;
     const Finishing finish(field, residual, activation, c.samples, TILE * c.filters, false);
     const bool alone = c.channels * c.filters <= OWN_WEIGHTS;

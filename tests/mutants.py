@@ -200,7 +200,7 @@ MUTANTS = [
     ("ops/training.py", "wanted[1] and weight is None", "False"),
     ("ops/training.py", "kernel[1] <= 3 and max(plan.shape.stride) > 1", "kernel[1] <= 3"),
     ("ops/training.py", "kernel[1] <= 3 and max(plan.shape.stride) > 1", "max(plan.shape.stride) > 1"),
-    ("ops/training.py", "saves=of_gradients(plan) is not None", "saves=False"),
+    ("ops/training.py", "0 if of_gradients(plan) is None else", "0 if True else"),
     ("ops/own.py", "if not self._has_pass or (wanted[1] and gw is None):", "if not self._has_pass:"),
     (
         "ops/own.py",
@@ -223,6 +223,9 @@ MUTANTS = [
     ),
     ("functional.py", "plan, small(input, weight, others[1])", "plan, True"),
     ("geometry.py", "(stride, padding, extra), (dilation,)", "(stride, padding, dilation), (dilation,)"),
+    ("ops/trained.py", "None if plan is None or plan.weights_alone else plan", "plan"),
+    ("ops/trained.py", "training.of_weights(call) if call.weight.requires_grad else None", "None"),
+    ("ops/training.py", '4 if plan.way == "winograd" else 1', "1"),
     ("ops/followers.py", "        if tensor.is_neg():\n", "        if False:\n"),
     ("ops/followers.py", "        if type(tensor) not in _PLAIN:\n", "        if False:\n"),
     ("ops/followers.py", "if _modes() else transform()", "if False else transform()"),

@@ -14,11 +14,16 @@ from pathlib import Path
 from mutants import ROOT, survivors
 
 CASES = 400
-# One instruction set, not optimised: quick to compile, and every line is in it.
-COMPILER = [
-    *("g++", "-std=gnu++17", "-O0", "-g", "-fopenmp", "-fsanitize=address"),
-    "-DCONVBIAS_INSTRUCTIONS=plain",
-]
+# One instruction set, whose kernels are not optimised: quick to compile, and every line is in it. What a
+# broken line is no part of is not compiled again.
+RULES = """
+CXX = g++
+CXXFLAGS = -std=gnu++17 -g -fopenmp -fsanitize=address -DCONVBIAS_INSTRUCTIONS=plain -MMD
+check: $(patsubst %.cpp,%.o,$(wildcard *.cpp))
+\t$(CXX) $(CXXFLAGS) $^ -o $@
+check%.o: CXXFLAGS += -O1
+-include *.d
+"""
 # File, what stands there, and what is put in its place.
 MUTANTS = [
     # Rounding.
@@ -152,14 +157,14 @@ MUTANTS = [
     ("multiply.h", "first * to.step + column", "first * to.step"),
     ("multiply.h", "begin * V * LANES", "begin * LANES"),
     # Winograd.
-    ("winograd.cpp", "tile.row + i - c.before[0]", "tile.row + i"),
-    ("winograd.cpp", "row < c.size[0] && column", "row <= c.size[0] && column"),
+    ("winograd.h", "tile.row - c.before[0]", "tile.row"),
+    ("winograd.h", "down < size[0] && across", "down <= size[0] && across"),
     (
-        "winograd.cpp",
-        "row >= 0 && row < c.size[0] && column >= 0",
-        "row >= 0 && row < c.size[0] && column > 0",
+        "winograd.h",
+        "down >= 0 && down < size[0] && across >= 0",
+        "down >= 0 && down < size[0] && across > 0",
     ),
-    ("winograd.cpp", "least(channel, c.channels - LANES)", "channel"),
+    ("winograd.h", "least(channel, count - LANES)", "channel"),
     ("winograd.cpp", "least(filter, c.filters - LANES)", "filter"),
     ("winograd.cpp", "if (j < columns) store", "store"),
     ("winograd.cpp", "if (i >= rows) break;", ""),
@@ -169,10 +174,10 @@ MUTANTS = [
     ("weights.h", "w.rotated ? c.kernel[1] - 1 - j : j", "j"),
     ("borders.h", "line < 0 || line >= c.size[0] ? -1", "line < 0 ? -1"),
     ("winograd.cpp", "l < filters ? from[k * w.channel] : 0.0f", "from[k * w.channel]"),
-    ("winograd.cpp", "f = d[4] - 0.5f * d[2]", "f = d[4] - 0.51f * d[2]"),
+    ("winograd.h", "f = d[4] - 0.5f * d[2]", "f = d[4] - 0.51f * d[2]"),
     ("winograd.cpp", "(2 * ROOT) * f", "(2.02f * ROOT) * f"),
     ("winograd.cpp", "if (!tiles.count) return true;", ""),
-    ("winograd.cpp", "t / tiles.across % tiles.down * TILE", "t / tiles.across * TILE"),
+    ("winograd.h", "t / tiles.across % tiles.down * TILE", "t / tiles.across * TILE"),
     ("winograd.cpp", "tiles.count * (part + 1) / parts", "tiles.count / parts * (part + 1)"),
     (
         "winograd.cpp",
@@ -275,9 +280,9 @@ MUTANTS = [
     ("pointwise_gradients.cpp", "/ LINE | 1) * LINE", "/ LINE / 2 | 1) * LINE"),
     ("pointwise_gradients.cpp", "if (own) memset(own, 0, weights * sizeof(float));", ""),
     ("pointwise_gradients.cpp", "omp_get_thread_num() * BLOCK * step", "0"),
-    ("pointwise_gradients.cpp", "sums + columns * k + first * wide", "sums + columns * k + first * PANEL"),
-    ("pointwise_gradients.cpp", "if (wide > LANES)", "if (true)"),
-    ("pointwise_gradients.cpp", "(columns - first + left - 1) / left", "(columns - first) / left"),
+    ("outer.h", "sums + columns * k + first * wide", "sums + columns * k + first * PANEL"),
+    ("outer.h", "if (wide > LANES)", "if (true)"),
+    ("outer.h", "(columns - first + left - 1) / left", "(columns - first) / left"),
     ("pointwise_gradients.cpp", "least(PANEL, c.channels - channel)", "PANEL"),
     ("pointwise_gradients.cpp", "turned + channel * filters", "turned + channel"),
     ("pointwise_gradients.cpp", "l < least(wide, filters - k)", "l < wide"),
@@ -290,6 +295,26 @@ MUTANTS = [
     ("sums.h", "count, n < GROUP)", "count, true)"),
     ("sums.h", "omp_get_thread_num() * longest", "0"),
     ("sums.h", "if (sums && !samples)", "if (false)"),
+    ("winograd.h", "b = g[0] + 0.5f * g[2]", "b = g[0] + 0.51f * g[2]"),
+    ("winograd.h", "to[5] = g[3]", "to[5] = g[2]"),
+    ("winograd.h", "first + at, to + at, step", "at, to + at, step"),
+    ("winograd_gradients.cpp", "(1.0f / 6) * e", "(1.01f / 6) * e"),
+    ("winograd_gradients.cpp", "(ROOT / 3) * b", "(ROOT / 3.03f) * b"),
+    ("winograd_gradients.cpp", "m[5] + (1.0f / 3)", "(1.0f / 3)"),
+    ("winograd_gradients.cpp", "group % channel_groups", "group / filter_groups"),
+    ("winograd_gradients.cpp", "group / channel_groups", "group % filter_groups"),
+    ("winograd_gradients.cpp", "omp_get_thread_num() * FREQUENCIES", "0 * FREQUENCIES"),
+    ("winograd_gradients.cpp", "memset(products", "if (!part) memset(products"),
+    ("winograd_gradients.cpp", "blocks * (part + 1) / parts", "blocks / parts * (part + 1)"),
+    ("winograd_gradients.cpp", "tiles.count * (b + 1) / blocks", "tiles.count / blocks * (b + 1)"),
+    ("winograd_gradients.cpp", "windows + t * width", "windows + t * channels.count"),
+    ("winograd_gradients.cpp", "(filters.first + k)", "k"),
+    ("winograd_gradients.cpp", "+ channels.first + channel,", "+ channel,"),
+    ("winograd_gradients.cpp", "k * wide + channel - panel", "k * PANEL + channel - panel"),
+    ("winograd_gradients.cpp", "if (count == LANES)", "if (true)"),
+    ("winograd_gradients.cpp", "tile.sample * c.out[0] * c.out[1] * c.filters", "0"),
+    ("winograd_gradients.cpp", "part == 0", "true"),
+    ("winograd_gradients.cpp", "least(STRETCH, weights - first)", "STRETCH"),
     # Choosing.
     ("dispatch.cpp", "counts[term]", "counts[0]"),
     ("dispatch.cpp", "if (!g.gz)", "if (way == POINTWISE)"),
@@ -307,14 +332,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "native"
         shutil.copytree(ROOT / "native", copy)
-        checks = sorted(path.stem for path in copy.glob("check*.cpp"))
-        for name in checks:
-            subprocess.run([*COMPILER, "-O1", "-c", f"{name}.cpp"], cwd=copy, check=True)
-        kernels = [path.name for path in copy.glob("*.cpp") if path.stem not in checks]
-        build = [*COMPILER, *kernels, *(f"{name}.o" for name in checks), "-o", "check"]
+        (copy / "Makefile").write_text(RULES, "utf-8")
 
         def fault() -> str | None:
-            subprocess.run(build, cwd=copy, check=True)
+            subprocess.run(["make", "--silent", "--jobs=2"], cwd=copy, check=True)
             ran = subprocess.run(
                 ["./check", str(CASES)], cwd=copy, capture_output=True, text=True, check=False
             )

@@ -20,6 +20,7 @@ from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 import convbias
+from convbias.geometry import per_axis
 from convbias.ops import native
 from convbias.ops.route import Stepwise
 from convbias.ops.trained import Trained
@@ -44,6 +45,8 @@ LAST = torch.channels_last
 WAYS = {
     "depthwise": ((32, 32, 3), {"groups": 32}),
     "depthwise, whole": ((32, 32, 5), {"groups": 32}),
+    # The gradient of so long a kernel's weight is torch's.
+    "depthwise, long": ((32, 32, (3, 11)), {"groups": 32}),
     "pointwise": ((32, 24, 1), {}),
     "winograd": ((32, 32, 3), {}),
     "torch": ((16, 24, 3), {}),
@@ -58,9 +61,9 @@ def whole(*shape: int) -> Tensor:
 def made(way: str, tying: str = "untied", activation: str | None = "relu") -> convbias.Conv2d:
     """A layer whose outputs before the relu are half a number away from its kink at least."""
     sizes, given = WAYS[way]
-    kernel = sizes[2]
+    rows, columns = (k // 2 for k in per_axis("kernel_size", sizes[2], 2))
     layer = convbias.Conv2d(
-        *sizes, padding=kernel // 2, bias=tying, output_size=SIZE, activation=activation, **given
+        *sizes, padding=(rows, columns), bias=tying, output_size=SIZE, activation=activation, **given
     )
     layer.to(memory_format=LAST)  # pyright: ignore[reportCallIssue]
     with torch.no_grad():
@@ -68,7 +71,7 @@ def made(way: str, tying: str = "untied", activation: str | None = "relu") -> co
             parameter.copy_(whole(*parameter.shape))
         bias = layer.get_parameter("bias")
         # The middle tap is in every window.
-        (bias[:, kernel // 2, kernel // 2] if tying == "tap" else bias).add_(0.5)
+        (bias[:, rows, columns] if tying == "tap" else bias).add_(0.5)
     return layer
 
 
@@ -79,7 +82,8 @@ def image(layer: convbias.Conv2d, n: int = 2, size: tuple[int, int] = SIZE) -> T
 def defined(layer: convbias.Conv2d, x: Tensor) -> tuple[Tensor, list[Tensor]]:
     """In double, of the layer as it is now: the output, and the gradients of input and parameters."""
     twin, x = copy.deepcopy(layer).double().requires_grad_(), x.detach().double().requires_grad_()
-    y = F.conv2d(x, twin.weight, None, twin.stride, twin.kernel_size[0] // 2, twin.dilation, twin.groups)
+    padding: Any = twin.padding
+    y = F.conv2d(x, twin.weight, None, twin.stride, padding, twin.dilation, twin.groups)
     y = y + twin.bias_field((y.shape[2], y.shape[3]), input_size=(x.shape[2], x.shape[3]))
     y = torch.relu(y) if layer.activation else y
     return y.detach(), list(torch.autograd.grad(y.sum(), [x, *twin.parameters()]))
@@ -375,7 +379,10 @@ def test_memory_that_parameters_left_is_let_go() -> None:
         (1, (300, 300), 1, 28, "torch", "in_place"),
         (1, (24, 300), 1, 60, "pointwise", "pointwise"),
         (1, (64, 64), 3, 60, "winograd", "winograd"),
-        (1, (64, 64), 3, 52, "torch", "in_place"),
+        (1, (64, 64), 3, 30, "winograd", "winograd"),
+        (1, (64, 64), 3, 26, "torch", "in_place"),
+        # The gradient of so large a weight is made by an own kernel, and that of the field beside it.
+        (1, (256, 256), 3, 14, "torch", "native"),
         (1, (20, 24), 5, 100, "torch", "in_place"),
         (4, (20, 24), 5, 100, "torch", "native"),
     ],
@@ -397,6 +404,33 @@ def test_single_images_are_left_to_torch_for_longer(
     x = torch.randn(batch, channels[0], side, side).to(memory_format=torch.channels_last)
     (taken,) = convbias.explain_route(layer, x)
     assert (taken.convolution, taken.epilogue) == (convolution, epilogue)
+
+
+@pytest.mark.parametrize("frozen", ["", "weight", "input"])
+@pytest.mark.parametrize("activation", [None, "relu", "gelu"])
+@pytest.mark.parametrize("tying", [*TYINGS, "none"])
+def test_the_gradient_of_a_large_weight_is_winograds(tying: str, activation: str | None, frozen: str) -> None:
+    """Where the outputs are so few that torch convolves."""
+    torch.manual_seed(0)
+    words: dict[str, Any] = {"padding": 1, "bias": tying, "output_size": (10, 9), "activation": activation}
+    layer = convbias.Conv2d(256, 224, 3, **words)
+    layer.to(memory_format=LAST)  # pyright: ignore[reportCallIssue]
+    layer.weight.requires_grad_(frozen != "weight")
+    x = torch.randn(2, 256, 10, 9).to(memory_format=LAST).requires_grad_(frozen != "input")
+    asked = [tensor for tensor in (x, *layer.parameters()) if tensor.requires_grad]
+    y = layer(x)
+    up = torch.randn_like(y)
+    found = torch.autograd.grad(y, asked, up)
+    step = kept(layer)
+    own = step if isinstance(step, Trained) else getattr(step, "_own", None)
+    assert (own is not None and own.backward_plan is not None) == (frozen != "weight")
+    assert own is None or own.plan is None
+    twin, given = copy.deepcopy(layer).double(), x.detach().double().requires_grad_(x.requires_grad)
+    wanted = twin(given)
+    assert_close(y.double(), wanted, rtol=1e-4, atol=1e-4)
+    asked = [tensor for tensor in (given, *twin.parameters()) if tensor.requires_grad]
+    for mine, gradient in zip(found, torch.autograd.grad(wanted, asked, up.double()), strict=True):
+        assert_close(mine.double(), gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()))
 
 
 @pytest.mark.parametrize(

@@ -57,16 +57,16 @@ def native_refusal(call: Call, dtype: torch.dtype, numbers: int) -> str | None:
     return native.unread(call.tying) or native.absence()
 
 
-def too_few(call: Call, numbers: int, saves: bool = False) -> str | None:
+def too_few(call: Call, numbers: int, saves: int = 0) -> str | None:
     """Why torch's single steps finish an output of so many ``numbers``, or None.
 
-    Where a convolution ``saves`` more than what follows it, fewer are worth it.
+    Where its convolution ``saves`` some, or several times more than what follows it, fewer are worth it.
     """
     least = choice.SMALL
     if recorded(call.tensors):
         # Of a single image the gradient is the field's as it is: nothing is summed over the batch.
         alone = len(call.input) == 1 and not saves
-        least = choice.SMALL_STEP * (choice.ALONE if alone else 1)
+        least = choice.SMALL_STEP * (choice.ALONE if alone else 1) // max(saves, 1)
     if numbers < least:
         return f"the output has fewer than {least} numbers: torch's single steps are as fast"
     return None

@@ -214,22 +214,24 @@ class Made(NamedTuple):
 class Gradients:
     """The gradients of convolutions of one ``shape``, and of what follows them: all but the tensors is ready.
 
-    Where own kernels make all that are asked for, they do so in one pass, without ``gz``, if that pays.
+    Where own kernels make all that are asked for, they do so in one pass, without ``gz``, if that pays. They
+    leave the gradient of the input to others where those of the weights are wanted ``alone``.
     """
 
-    def __init__(self, way: str, shape: Shape) -> None:
+    def __init__(self, way: str, shape: Shape, alone: bool = False) -> None:
         self._way, self._shape, self._turned = way, shape, shape.turned()
         stride, dilation = tuple(shape.stride), tuple(shape.dilation)
-        self._has_input = stride == (1, 1)
-        self._has_weight = way == "pointwise" or (
-            way == "depthwise" and shape.kernel[1] in (3, 5, 7, 9) and stride[1] <= 2 and dilation[1] == 1
+        self._has_input = stride == (1, 1) and not alone
+        self._has_weight = way != "depthwise" or (
+            shape.kernel[1] in (3, 5, 7, 9) and stride[1] <= 2 and dilation[1] == 1
         )
-        # Those of pointwise weights lie as these do, of depthwise ones by taps.
-        channels, (_, columns) = shape.channels, shape.kernel
-        self._lie = (channels, 1, 1, 1) if way == "pointwise" else (1, channels, columns * channels, channels)
+        # How those of weights lie: of depthwise ones by taps.
+        channels, (rows, columns) = shape.channels, shape.kernel
+        line = columns * channels
+        self._lie = (1, channels, line, channels) if way == "depthwise" else (rows * line, 1, line, channels)
         # Rows at the ends of bands are made twice.
-        rows = 4 * max(7, 2 * dilation[0] * (shape.kernel[0] - 1))
-        banded = way == "depthwise" and self._has_input and shape.out[0] >= rows
+        least = 4 * max(7, 2 * dilation[0] * (rows - 1))
+        banded = way == "depthwise" and self._has_input and shape.out[0] >= least
         self._has_pass = way == "pointwise" or banded
         self._run = native.loaded().convbias_gradients
 

@@ -232,6 +232,8 @@ def _first(reasons: Reasons) -> tuple[str, dict[str, str]]:
 
 
 def _no_native(call: Call, y: Tensor) -> str | None:
+    if recorded(call.tensors) and training.is_whole(call) and training.of_weights(call) is not None:
+        return None
     return native_refusal(call, y.dtype, y.numel()) or _not_fresh(y)
 
 

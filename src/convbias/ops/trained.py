@@ -29,7 +29,7 @@ class Trained:
     def __init__(self, call: Call, plan: Plan | None) -> None:
         self.is_whole = training.is_whole(call)
         call = call.bared if self.is_whole else call._replace(bias=(), tying="none", activation="")
-        self.plan, self.activation = plan, call.activation
+        self.plan, self.activation = None if plan is None or plan.weights_alone else plan, call.activation
         self.geometry, self.groups = call.geometry, call.groups
         self.backward_plan = training.of_gradients(plan)
         self._tying = call.tying if call.fielded else None
@@ -49,6 +49,8 @@ class Trained:
             packed = own.pack(plan.way, plan.shape, weight)
             return self._last_step(summands, None)(input, packed=packed)
         y = self.geometry.convolve(input, weight, None, self.groups)
+        if not (summands or self.activation):
+            return y
         y = y if memory_order(y) else y.contiguous()
         return self._last_step(summands, y)(y)
 
@@ -109,5 +111,7 @@ def trained(call: Call) -> Trained | None:
     """What runs ``call`` as one step with its gradients, or None."""
     if call.input.dim() != call.weight.dim() or call.is_small:
         return None
-    plan = ways.planned(call) if training.refusal(call) is None else None
+    if training.refusal(call) is None:
+        return Trained(call, ways.planned(call))
+    plan = training.of_weights(call) if call.weight.requires_grad else None
     return Trained(call, plan) if plan is not None or training.is_joined(call) else None

@@ -31,7 +31,8 @@ def refusal(call: Call) -> str | None:
     light = plan.shape.kernel[1] <= 3 and max(plan.shape.stride) > 1
     if (plan.way == "depthwise" and not light) or chosen() == "native":
         return None
-    return too_few(call, _outputs(call), saves=of_gradients(plan) is not None)
+    saves = 0 if of_gradients(plan) is None else 4 if plan.way == "winograd" else 1
+    return too_few(call, _outputs(call), saves)
 
 
 def is_joined(call: Call) -> bool:
@@ -65,8 +66,14 @@ def is_whole(call: Call) -> bool:
 
 
 def plan_of(call: Call) -> Plan | None:
-    """The own convolution that is faster for ``call`` and its gradients, or None."""
-    return None if _bent(call) or ways.unfit(call) else of_gradients(ways.planned(call))
+    """The own convolution that is faster for ``call`` and its gradients, or for its weight's; or None."""
+    plan = None if _bent(call) or ways.unfit(call) else of_gradients(ways.planned(call))
+    return plan or of_weights(call)
+
+
+def of_weights(call: Call) -> Plan | None:
+    """The plan for the gradient of the weight alone, or None where torch's is as fast."""
+    return None if _bent(call) else ways.plan_of_weights(call)
 
 
 def of_gradients(plan: Plan | None) -> Plan | None:

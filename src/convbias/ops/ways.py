@@ -23,21 +23,27 @@ _IN_CACHE = 1 << 21
 # With fewer outputs, and for whatever is gathered, the form of a weight that is not kept takes longer to make
 # than it saves.
 _WORTH_PACKING = 512
+# With fewer products, so does Winograd's gradient of a weight by itself.
+_WORTH_TRANSFORMING = 1 << 23
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The own convolution that is the fastest for inputs of one shape, and its sizes."""
+    """The own convolution that is the fastest for inputs of one shape, and its sizes.
+
+    One that is of ``weights_alone`` does not convolve: torch's is as fast but for the gradient of the weight.
+    """
 
     way: str
     shape: Shape
     out: tuple[int, ...]
+    weights_alone: bool = False
 
     @cached_property
     def gradients(self) -> own.Gradients:
         """What makes the gradients of such a convolution."""
-        return own.Gradients(self.way, self.shape)
+        return own.Gradients(self.way, self.shape, self.weights_alone)
 
 
 @lru_cache(maxsize=1024)
@@ -70,7 +76,7 @@ def _way(shape: Shape, groups: int, winograd: bool, fielded: bool, recorded: boo
     plain = tuple(shape.stride) == dilation == (1, 1)
     if groups > 1:
         return "depthwise" if groups == channels == filters >= 16 else None
-    if winograd and kernel == (3, 3) and plain and min(channels, filters) >= 32 and shape.tiles >= 12:
+    if winograd and _is_winograds(shape) and shape.tiles >= 12:
         return "winograd"
     if kernel == (1, 1) and plain and filters < 16:
         return "direct" if channels <= 64 else None
@@ -86,6 +92,21 @@ def _way(shape: Shape, groups: int, winograd: bool, fielded: bool, recorded: boo
     fast = fielded or (not recorded and shape.outputs * filters < _IN_CACHE)
     shallow = channels * filters <= 2**8 and fast
     return "direct" if dilation[1] == 1 and (few or shallow) else None
+
+
+def _is_winograds(shape: Shape) -> bool:
+    plain = tuple(shape.stride) == tuple(shape.dilation) == (1, 1)
+    return tuple(shape.kernel) == (3, 3) and plain and min(shape.channels, shape.filters) >= 32
+
+
+@lru_cache(maxsize=1024)
+def _plan_of_weights(input: tuple[int, ...], filters: int, geometry: Geometry, groups: int) -> Plan | None:
+    shape = Shape.of(input, filters, geometry)
+    out = geometry.output_size(input[2:])
+    pays = shape.outputs * filters * shape.channels >= _WORTH_TRANSFORMING
+    if groups > 1 or min(out) < 1 or not _is_winograds(shape) or not pays:
+        return None
+    return Plan("winograd", shape, out, weights_alone=True)
 
 
 def _is_gathered(shape: Shape) -> bool:
@@ -129,6 +150,14 @@ def plan_of(call: Call) -> Plan | None:
     return plan_for(
         *sizes, call.geometry, call.groups, last, winograd_allowed(), call.fielded, recorded(call.tensors)
     )
+
+
+def plan_of_weights(call: Call) -> Plan | None:
+    """The plan for the gradient of the weight alone, where torch convolves; or None."""
+    last = form_of(call.input, call.weight) is torch.channels_last
+    if not last or not winograd_allowed() or _foreign(call) is not None:
+        return None
+    return _plan_of_weights(tuple(call.input.shape), call.weight.shape[0], call.geometry, call.groups)
 
 
 def planned(call: Call) -> Plan:

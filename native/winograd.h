@@ -1,0 +1,121 @@
+// Winograd's F(4×4, 3×3) (Lavin and Gray, Fast algorithms for convolutional neural networks, 2016) at the points 0,
+// ±1/√2, ±√2 and ∞, whose rounding errors are several times smaller than those of 0, ±1, ±2 and ∞. The output is cut
+// into tiles of 4×4 places, of which each reads 6×6 of the input; both are transformed into as many frequencies.
+
+#pragma once
+
+#include "convbias.h"
+#include "field.h"
+#include "vector.h"
+
+namespace CONVBIAS_INSTRUCTIONS {
+namespace {
+
+constexpr int TILE = 4, WINDOW = 6, FREQUENCIES = WINDOW * WINDOW;
+constexpr float ROOT = 1.41421356237309515f;
+
+// Of a window.
+inline void transform_line(const Vector (&d)[WINDOW], Vector (&to)[WINDOW]) {
+    const Vector a = (ROOT / 2) * d[3] - ROOT * d[1], b = d[4] - 2.0f * d[2];
+    const Vector e = ROOT * d[3] - (ROOT / 2) * d[1], f = d[4] - 0.5f * d[2];
+    to[0] = d[0] + (d[4] - 2.5f * d[2]);
+    to[1] = b + a;
+    to[2] = b - a;
+    to[3] = f + e;
+    to[4] = f - e;
+    to[5] = d[1] + (d[5] - 2.5f * d[3]);
+}
+
+// Of a tile of the output's gradient: what brings products back to a tile, the other way round.
+inline void transform_line(const Vector (&g)[TILE], Vector (&to)[WINDOW]) {
+    const Vector a = (ROOT / 2) * g[1] + (ROOT / 4) * g[3], b = g[0] + 0.5f * g[2];
+    const Vector e = ROOT * g[1] + (2 * ROOT) * g[3], f = g[0] + 2.0f * g[2];
+    to[0] = g[0];
+    to[1] = b + a;
+    to[2] = b - a;
+    to[3] = f + e;
+    to[4] = f - e;
+    to[5] = g[3];
+}
+
+// All of a convolution's tiles.
+struct AllTiles {
+    const Convolution& c;
+    int64_t down = (c.out[0] + TILE - 1) / TILE, across = (c.out[1] + TILE - 1) / TILE;
+    int64_t count = c.samples * down * across;
+};
+
+struct Tile {
+    int64_t sample, row, column;
+
+    Tile(const AllTiles& tiles, int64_t t)
+        : sample(t / (tiles.down * tiles.across)),
+          row(t / tiles.across % tiles.down * TILE),
+          column(t % tiles.across * TILE) {}
+};
+
+// SIDE × SIDE places of an image, from a row and a column on; beyond the borders there are zeros.
+template <int SIDE>
+class Square {
+   public:
+    Square(const float* image, const int64_t (&size)[2], int64_t channels, int64_t row, int64_t column) {
+        for (int i = 0; i < SIDE; i++)
+            for (int j = 0; j < SIDE; j++) {
+                const int64_t down = row + i, across = column + j;
+                const bool inside = down >= 0 && down < size[0] && across >= 0 && across < size[1];
+                from[i][j] = inside ? image + (down * size[1] + across) * channels : nullptr;
+                whole = whole && inside;
+            }
+    }
+
+    // `count` channels from `first` on, each frequency `step` numbers after the one before.
+    void transform(int64_t first, int64_t count, float* to, int64_t step) const {
+        for (int64_t channel = 0; channel < count; channel += LANES) {
+            // The last vector starts earlier, where it would reach beyond the channels.
+            const int64_t at = least(channel, count - LANES);
+            if (whole)
+                transform_vector<true>(first + at, to + at, step);
+            else
+                transform_vector<false>(first + at, to + at, step);
+        }
+    }
+
+   private:
+    const float* from[SIDE][SIDE];
+    bool whole = true;
+
+    template <bool inside>
+    void transform_vector(int64_t channel, float* to, int64_t step) const {
+        Vector half[WINDOW][SIDE];
+#pragma GCC unroll 6
+        for (int j = 0; j < SIDE; j++) {
+            Vector column[SIDE], done[WINDOW];
+#pragma GCC unroll 6
+            for (int i = 0; i < SIDE; i++) {
+                const float* place = from[i][j];
+                column[i] = inside || place ? load(place + channel) : Vector{};
+            }
+            transform_line(column, done);
+#pragma GCC unroll 6
+            for (int i = 0; i < WINDOW; i++) half[i][j] = done[i];
+        }
+#pragma GCC unroll 6
+        for (int i = 0; i < WINDOW; i++) {
+            Vector done[WINDOW];
+            transform_line(half[i], done);
+#pragma GCC unroll 6
+            for (int j = 0; j < WINDOW; j++) store(to + (i * WINDOW + j) * step, done[j]);
+        }
+    }
+};
+
+// What tile `t` reads of the input.
+inline Square<WINDOW> window_of(const AllTiles& tiles, int64_t t, const float* x) {
+    const Convolution& c = tiles.c;
+    const Tile tile(tiles, t);
+    const float* image = x + tile.sample * c.size[0] * c.size[1] * c.channels;
+    return {image, c.size, c.channels, tile.row - c.before[0], tile.column - c.before[1]};
+}
+
+}  // namespace
+}  // namespace CONVBIAS_INSTRUCTIONS

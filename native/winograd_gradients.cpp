@@ -1,0 +1,152 @@
+// The gradient of 3×3 weights by 36 products of matrices instead of 144 (winograd.h): the input's windows and the tiles
+// of the output's gradient are transformed, by channels, into 36 frequencies; for each of them, filters × tiles are
+// multiplied by tiles × channels; and the products of all frequencies are transformed back to nine taps.
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "outer.h"
+#include "shares.h"
+#include "sums.h"
+#include "winograd.h"
+
+namespace CONVBIAS_INSTRUCTIONS {
+namespace {
+
+constexpr int TAPS = 3;
+// Tiles that are transformed at a time, and channels and filters of which a thread multiplies as many by itself: half of
+// its second cache holds them and their products.
+constexpr int64_t BLOCK = 32, GROUP = 64;
+
+inline void transform_line_back(const Vector (&m)[WINDOW], Vector (&to)[TAPS]) {
+    const Vector a = m[1] + m[2], b = m[1] - m[2], e = m[3] + m[4], f = m[3] - m[4];
+    to[0] = m[0] + (1.0f / 6) * e - (2.0f / 3) * a;
+    to[1] = (ROOT / 6) * f - (ROOT / 3) * b;
+    to[2] = m[5] + (1.0f / 3) * (e - a);
+}
+
+// Some of the channels, or of the filters: whole vectors but for the last group's.
+struct Group {
+    int64_t first, count;
+
+    Group(int64_t all, int64_t groups, int64_t number) {
+        const int64_t vectors = packed_filters(all) / LANES;
+        first = vectors * number / groups * LANES;
+        count = least(all, vectors * (number + 1) / groups * LANES) - first;
+    }
+};
+
+class WeightSums {
+   public:
+    WeightSums(const Convolution& c, const float* x, const float* gz, float* gw, int threads)
+        : c(c), x(x), gz(gz), gw(gw),
+          rooms(reserve(threads * (FREQUENCIES * (2 * TRANSFORMED + PRODUCTS)))),
+          partial(parts > 1 ? reserve(parts * weights) : nullptr) {}
+
+    WeightSums(const WeightSums&) = delete;
+    ~WeightSums() {
+        free(rooms);
+        free(partial);
+    }
+
+    bool has_memory() const { return rooms && (partial || parts == 1); }
+
+    void run(int threads) const {
+        share(groups * parts, threads, [&](int64_t unit) { run_unit(unit / parts, unit % parts); });
+        if (partial) share((weights + STRETCH - 1) / STRETCH, threads, [&](int64_t n) { add_parts(n * STRETCH); });
+    }
+
+   private:
+    // Between frequencies: a few numbers more than they are, so that those of one place do not compete for the same
+    // lines of the cache.
+    static constexpr int64_t TRANSFORMED = BLOCK * GROUP + LANES, PRODUCTS = GROUP * GROUP + LANES, STRETCH = 1 << 12;
+
+    const Convolution& c;
+    const float *const x, *const gz;
+    float* const gw;
+    const AllTiles tiles{c};
+    const int64_t weights = c.filters * TAPS * TAPS * c.channels;
+    const int64_t channel_groups = (c.channels + GROUP - 1) / GROUP, filter_groups = (c.filters + GROUP - 1) / GROUP;
+    const int64_t groups = channel_groups * filter_groups, blocks = (tiles.count + BLOCK - 1) / BLOCK;
+    const int64_t parts = at_least(1, least(blocks, MOST_PARTS / groups));
+    float *const rooms, *const partial;  // of the threads, and of the parts
+
+    // Some filters and channels, over a part of the tiles.
+    void run_unit(int64_t group, int64_t part) const {
+        const Group channels(c.channels, channel_groups, group % channel_groups);
+        const Group filters(c.filters, filter_groups, group / channel_groups);
+        float* const windows = rooms + omp_get_thread_num() * FREQUENCIES * (2 * TRANSFORMED + PRODUCTS);
+        float *const gradients = windows + FREQUENCIES * TRANSFORMED, *const products = gradients + FREQUENCIES * TRANSFORMED;
+        const int64_t width = packed_filters(channels.count);
+        if (!tiles.count) memset(products, 0, FREQUENCIES * PRODUCTS * sizeof(float));
+        const int64_t begin = blocks * part / parts;
+        for (int64_t b = begin; b < blocks * (part + 1) / parts; b++) {
+            const int64_t first = tiles.count * b / blocks, count = tiles.count * (b + 1) / blocks - first;
+            for (int64_t t = 0; t < count; t++) {
+                window_of(tiles, first + t, x).transform(channels.first, channels.count, windows + t * width, TRANSFORMED);
+                tile_of(first + t).transform(filters.first, filters.count, gradients + t * filters.count, TRANSFORMED);
+            }
+            for (int64_t f = 0; f < FREQUENCIES; f++)
+                add_outer({gradients + f * TRANSFORMED, filters.count}, filters.count, {windows + f * TRANSFORMED, width}, width,
+                          count, products + f * PRODUCTS, b > begin);
+        }
+        float* const to = partial ? partial + part * weights : gw;
+        for (int64_t k = 0; k < filters.count; k++)
+            for (int64_t channel = 0; channel < channels.count; channel += LANES) {
+                const int64_t panel = channel / PANEL * PANEL, wide = least(PANEL, width - panel);
+                transform_back(products + filters.count * panel + k * wide + channel - panel,
+                               to + (filters.first + k) * TAPS * TAPS * c.channels + channels.first + channel,
+                               least(LANES, channels.count - channel));
+            }
+    }
+
+    Square<TILE> tile_of(int64_t t) const {
+        const Tile tile(tiles, t);
+        return {gz + tile.sample * c.out[0] * c.out[1] * c.filters, c.out, c.filters, tile.row, tile.column};
+    }
+
+    // The nine taps of `count` channels, each after all channels of the one before.
+    void transform_back(const float* products, float* to, int64_t count) const {
+        Vector half[TAPS][WINDOW];
+#pragma GCC unroll 6
+        for (int j = 0; j < WINDOW; j++) {
+            Vector column[WINDOW], done[TAPS];
+#pragma GCC unroll 6
+            for (int i = 0; i < WINDOW; i++) column[i] = load(products + (i * WINDOW + j) * PRODUCTS);
+            transform_line_back(column, done);
+#pragma GCC unroll 3
+            for (int i = 0; i < TAPS; i++) half[i][j] = done[i];
+        }
+#pragma GCC unroll 3
+        for (int i = 0; i < TAPS; i++) {
+            Vector done[TAPS];
+            transform_line_back(half[i], done);
+#pragma GCC unroll 3
+            for (int j = 0; j < TAPS; j++) {
+                float* at = to + (i * TAPS + j) * c.channels;
+                if (count == LANES)
+                    store(at, done[j]);
+                else
+                    store_some(at, done[j], count);
+            }
+        }
+    }
+
+    void add_parts(int64_t first) const {
+        double sums[STRETCH];
+        const int64_t count = least(STRETCH, weights - first);
+        for (int64_t part = 0; part < parts; part++) add_to(sums, partial + part * weights + first, count, part == 0);
+        for (int64_t i = 0; i < count; i++) gw[first + i] = float(sums[i]);
+    }
+};
+
+}  // namespace
+
+bool winograd_weights(const Convolution& c, const float* x, const float* gz, float* gw, int threads) {
+    const WeightSums sums(c, x, gz, gw, threads);
+    if (!sums.has_memory()) return false;
+    sums.run(threads);
+    return true;
+}
+
+}  // namespace CONVBIAS_INSTRUCTIONS
