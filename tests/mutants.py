@@ -1,4 +1,4 @@
-"""Break one line of the folding at a time, and see that a test fails: make mutants
+"""Break one line at a time, of the folding and of what runs layers, and see that a test fails: make mutants
 
 Prints a line for each; exits 1 where one survives, or where the line to break is no longer there.
 """
@@ -15,10 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = (
+FOLDING = (
     *("affine", "folding", "folding_choice", "folding_random", "verifying", "folding_archive"),
-    *("cli_folding", "kept", "chained", "trained"),
+    "cli_folding",
 )
+RUNNING = ("trained", "kept", "chained", "functional", "geometry", "into", "layout", "ways")
 # File, what stands there, and what is put in its place.
 MUTANTS = [
     ("affine/conv.py", "shared if self.geometry.covers else Field(tap=taps)", "shared"),
@@ -245,9 +246,12 @@ sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != "ScikitBuild
 """
 
 
-def survivors(folder: Path, mutants: list[tuple[str, str, str]], fault: Callable[[], str | None]) -> int:
-    """Break the files in ``folder`` one by one; how many times ``fault`` finds none, or the line is gone."""
-    if (found := fault()) is not None:
+def survivors(folder: Path, mutants: list[tuple[str, str, str]], fault: Callable[[str], str | None]) -> int:
+    """Break the files in ``folder`` one by one; how many times ``fault`` finds none, or the line is gone.
+
+    It is given the name of the file that is broken, "" before one is.
+    """
+    if (found := fault("")) is not None:
         raise RuntimeError(f"before anything is broken: {found}")
     survived = 0
     for name, old, new in mutants:
@@ -256,7 +260,7 @@ def survivors(folder: Path, mutants: list[tuple[str, str, str]], fault: Callable
         found, verdict = "", "GONE"
         if old in text:
             path.write_text(text.replace(old, new, 1), "utf-8")
-            found = fault()
+            found = fault(name)
             verdict = "SURVIVED" if found is None else "killed"
             path.write_text(text, "utf-8")
         survived += verdict != "killed"
@@ -286,10 +290,12 @@ def main() -> int:
         shutil.copytree(
             ROOT, copy, ignore=shutil.ignore_patterns(".venv*", ".git", ".hypothesis", "*cache*", "build")
         )
-        words = [sys.executable, "-m", "pytest", "-q", "-x", *(f"tests/test_{name}.py" for name in TESTS)]
         variables = environment(copy)
 
-        def fault() -> str | None:
+        def fault(name: str) -> str | None:
+            # Those first that are about the file: the first that fails ends them.
+            tests = (*FOLDING, *RUNNING) if name.startswith(("affine", "folding")) else (*RUNNING, *FOLDING)
+            words = [sys.executable, "-m", "pytest", "-q", "-x", *(f"tests/test_{test}.py" for test in tests)]
             ran = subprocess.run(words, cwd=copy, env=variables, capture_output=True, text=True, check=False)
             lines = ran.stdout.splitlines()
             failed = next((line for line in lines if line.startswith(("FAILED", "ERROR"))), "")

@@ -334,7 +334,7 @@ def main() -> int:
         shutil.copytree(ROOT / "native", copy)
         (copy / "Makefile").write_text(RULES, "utf-8")
 
-        def fault() -> str | None:
+        def fault(_: str) -> str | None:
             subprocess.run(["make", "--silent", "--jobs=2"], cwd=copy, check=True)
             ran = subprocess.run(
                 ["./check", str(CASES)], cwd=copy, capture_output=True, text=True, check=False
