@@ -304,6 +304,22 @@ def test_winograds_errors_are_at_most_three_times_the_direct_ones(channels: int)
     assert error <= 3 * (F.conv2d(x, w, padding=1) - truth).abs().max()
 
 
+@pytest.mark.parametrize(("channels", "batch", "size"), [(32, 4, 56), (64, 2, 24), (256, 2, 8), (512, 1, 7)])
+def test_winograds_errors_of_a_weights_gradient_do_not_grow(channels: int, batch: int, size: int) -> None:
+    torch.manual_seed(0)
+    x, up = (torch.randn(batch, channels, size, size).to(memory_format=torch.channels_last) for _ in range(2))
+    w = torch.randn(channels, channels, 3, 3).to(memory_format=torch.channels_last).requires_grad_()
+    layer = convbias.Conv2d(channels, channels, 3, padding=1, bias="none")
+    layer.weight = torch.nn.Parameter(w)
+    (found,) = torch.autograd.grad(layer(x), layer.weight, up)
+    with convbias.backend("aten"):
+        (torchs,) = torch.autograd.grad(layer(x), layer.weight, up)
+    assert not torch.equal(found, torchs)
+    exact = w.detach().double().requires_grad_()
+    (truth,) = torch.autograd.grad(F.conv2d(x.double(), exact, padding=1), exact, up.double())
+    assert (found - truth).norm() <= 7e-7 * truth.norm()
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_not_finite_stays_in_its_tiles(bad: float) -> None:
     layer, x = made(WINOGRAD, "untied")
