@@ -246,11 +246,10 @@ class Geometry:
     @cached_property
     def _torch(self) -> tuple[Callable[..., Tensor], _Numbers, _Numbers]:
         """torch's own convolution, and its numbers before and after the groups."""
-        stride, padding, dilation, extra = map(
-            _brief, (self.stride, self._padding[0], self.dilation, self.output_padding)
-        )
+        stride, padding, dilation = map(_brief, (self.stride, self._padding[0], self.dilation))
         if self.transposed:
-            return _TRANSPOSED[self.dims - 1], (stride, padding, extra), (dilation,)
+            before = (stride, padding, _brief(self.output_padding))
+            return _TRANSPOSED[self.dims - 1], before, (dilation,)
         return _CONVOLVE[self.dims - 1], (stride, padding, dilation), ()
 
     @cached_property
