@@ -47,6 +47,7 @@ struct Weights {
     int rotated;
 };
 
+// Winograd's and the depthwise ones take 16 channels and filters at least.
 enum Way : int { WINOGRAD, DIRECT, DEPTHWISE, POINTWISE, GATHERED, WAYS };
 
 // y = act(z + field), in float32 arithmetic. Without `y` it is written over z; with it, z becomes z + field,

@@ -14,11 +14,11 @@ namespace CONVBIAS_INSTRUCTIONS {
 namespace {
 
 constexpr int TAPS = 3;
-// Tiles that are transformed at a time, and channels and filters of which a thread multiplies as many by itself: half of
-// its second cache holds them and their products.
+// Tiles that are transformed at a time, and channels and filters of which a thread multiplies as many by itself: its
+// second cache holds them and their products.
 constexpr int64_t BLOCK = 32, GROUP = 64;
 
-inline void transform_line_back(const Vector (&m)[WINDOW], Vector (&to)[TAPS]) {
+inline void transform_line_to_taps(const Vector (&m)[WINDOW], Vector (&to)[TAPS]) {
     const Vector a = m[1] + m[2], b = m[1] - m[2], e = m[3] + m[4], f = m[3] - m[4];
     to[0] = m[0] + (1.0f / 6) * e - (2.0f / 3) * a;
     to[1] = (ROOT / 6) * f - (ROOT / 3) * b;
@@ -36,15 +36,15 @@ struct Group {
     }
 };
 
-class WeightSums {
+class Making {
    public:
-    WeightSums(const Convolution& c, const float* x, const float* gz, float* gw, int threads)
+    Making(const Convolution& c, const float* x, const float* gz, float* gw, int threads)
         : c(c), x(x), gz(gz), gw(gw),
-          rooms(reserve(threads * (FREQUENCIES * (2 * TRANSFORMED + PRODUCTS)))),
+          rooms(reserve(threads * ROOM)),
           partial(parts > 1 ? reserve(parts * weights) : nullptr) {}
 
-    WeightSums(const WeightSums&) = delete;
-    ~WeightSums() {
+    Making(const Making&) = delete;
+    ~Making() {
         free(rooms);
         free(partial);
     }
@@ -59,7 +59,8 @@ class WeightSums {
    private:
     // Between frequencies: a few numbers more than they are, so that those of one place do not compete for the same
     // lines of the cache.
-    static constexpr int64_t TRANSFORMED = BLOCK * GROUP + LANES, PRODUCTS = GROUP * GROUP + LANES, STRETCH = 1 << 12;
+    static constexpr int64_t TRANSFORMED = BLOCK * GROUP + LANES, PRODUCTS = GROUP * GROUP + LANES;
+    static constexpr int64_t ROOM = FREQUENCIES * (2 * TRANSFORMED + PRODUCTS), STRETCH = 1 << 12;
 
     const Convolution& c;
     const float *const x, *const gz;
@@ -75,7 +76,7 @@ class WeightSums {
     void run_unit(int64_t group, int64_t part) const {
         const Group channels(c.channels, channel_groups, group % channel_groups);
         const Group filters(c.filters, filter_groups, group / channel_groups);
-        float* const windows = rooms + omp_get_thread_num() * FREQUENCIES * (2 * TRANSFORMED + PRODUCTS);
+        float* const windows = rooms + omp_get_thread_num() * ROOM;
         float *const gradients = windows + FREQUENCIES * TRANSFORMED, *const products = gradients + FREQUENCIES * TRANSFORMED;
         const int64_t width = packed_filters(channels.count);
         if (!tiles.count) memset(products, 0, FREQUENCIES * PRODUCTS * sizeof(float));
@@ -94,7 +95,7 @@ class WeightSums {
         for (int64_t k = 0; k < filters.count; k++)
             for (int64_t channel = 0; channel < channels.count; channel += LANES) {
                 const int64_t panel = channel / PANEL * PANEL, wide = least(PANEL, width - panel);
-                transform_back(products + filters.count * panel + k * wide + channel - panel,
+                transform_to_taps(products + filters.count * panel + k * wide + channel - panel,
                                to + (filters.first + k) * TAPS * TAPS * c.channels + channels.first + channel,
                                least(LANES, channels.count - channel));
             }
@@ -106,21 +107,21 @@ class WeightSums {
     }
 
     // The nine taps of `count` channels, each after all channels of the one before.
-    void transform_back(const float* products, float* to, int64_t count) const {
+    void transform_to_taps(const float* products, float* to, int64_t count) const {
         Vector half[TAPS][WINDOW];
 #pragma GCC unroll 6
         for (int j = 0; j < WINDOW; j++) {
             Vector column[WINDOW], done[TAPS];
 #pragma GCC unroll 6
             for (int i = 0; i < WINDOW; i++) column[i] = load(products + (i * WINDOW + j) * PRODUCTS);
-            transform_line_back(column, done);
+            transform_line_to_taps(column, done);
 #pragma GCC unroll 3
             for (int i = 0; i < TAPS; i++) half[i][j] = done[i];
         }
 #pragma GCC unroll 3
         for (int i = 0; i < TAPS; i++) {
             Vector done[TAPS];
-            transform_line_back(half[i], done);
+            transform_line_to_taps(half[i], done);
 #pragma GCC unroll 3
             for (int j = 0; j < TAPS; j++) {
                 float* at = to + (i * TAPS + j) * c.channels;
@@ -143,9 +144,9 @@ class WeightSums {
 }  // namespace
 
 bool winograd_weights(const Convolution& c, const float* x, const float* gz, float* gw, int threads) {
-    const WeightSums sums(c, x, gz, gw, threads);
-    if (!sums.has_memory()) return false;
-    sums.run(threads);
+    const Making making(c, x, gz, gw, threads);
+    if (!making.has_memory()) return false;
+    making.run(threads);
     return true;
 }
 

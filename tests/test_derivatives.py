@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, stac
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
+from convbias import Conv2d
 from layer_cases import (
     ALL,
     LAYERS,
@@ -218,3 +221,28 @@ def test_checkpointing_computes_the_same_twice(reentrant: bool) -> None:
     assert torch.equal(again, layer(x))
     uneven(again).backward()
     assert_close([x.grad, *(p.grad for p in layer.parameters())], wanted)
+
+
+@pytest.mark.parametrize("size", [6, 80])
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("activation", [None, "relu", "gelu"])
+@pytest.mark.parametrize("tying", ["tied", "untied", "c h", "tap", "rank:2"])
+def test_gradients_are_nobody_elses(
+    tying: str, activation: str | None, form: torch.memory_format, size: int
+) -> None:
+    """torch adds to a parameter's, in place, what the next step brings."""
+    words: dict[str, Any] = {"padding": 1, "bias": tying, "output_size": (size, size)}
+    layer = Conv2d(3, 8, 3, activation=activation, **words).to(memory_format=form)  # pyright: ignore
+    x = torch.randn(1, 3, size, size).to(memory_format=form).requires_grad_()
+    y = layer(x)
+    given = torch.randn_like(y)
+    before, tensors = given.clone(), (x, *layer.parameters())
+    y.backward(given, retain_graph=True)
+    first = [tensor.grad for tensor in tensors]
+    copies = [gradient.clone() for gradient in first if gradient is not None]
+    y.backward(given)
+    assert torch.equal(given, before)
+    for gradient, copy in zip(first, copies, strict=True):
+        assert gradient is not None
+        assert torch.equal(gradient, 2 * copy)
+        assert gradient.untyped_storage().data_ptr() != given.untyped_storage().data_ptr()

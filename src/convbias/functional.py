@@ -316,10 +316,12 @@ def _plan(
 
 # To look a plan up takes a tenth of the time of making it, which is longer than a small convolution's.
 @functools.lru_cache(maxsize=1024, typed=True)
-def _known_plan(input: torch.Size, weight: torch.Size, *others: Any) -> tuple[_Plan, bool]:
+def _known_plan(
+    input: torch.Size, weight: torch.Size, bias: torch.Size | None, groups: int, *others: Any
+) -> tuple[_Plan, bool]:
     """The plan, and whether the call is small."""
-    plan = _plan(input, weight, *others)
-    return plan, small(input, weight, others[1])
+    plan = _plan(input, weight, bias, groups, *others)
+    return plan, small(input, weight, groups)
 
 
 def _check(

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..tying.base import Summand
 from .activations import ACTIVATIONS, IN_PLACE
 from .call import Call
+from .choice import SMALL
 from .layout import Order, rows, unflattened
 
 _ops = torch.ops.aten
@@ -52,9 +53,17 @@ def steps(call: Call, y: Tensor) -> Tensor:
 def in_place(field: Tensor | None, activation: str, y: Tensor) -> Tensor:
     """The same, written onto ``y``."""
     if field is not None:
-        # Of a single image the gradient is the field's as it is, and torch need not sum it over the batch.
-        y.add_(field[None] if y.requires_grad and len(y) == 1 else field)
+        y.add_(_of_one_image(field) if y.requires_grad and len(y) == 1 and y.numel() >= SMALL else field)
     return IN_PLACE[activation](y) if activation else y
+
+
+def _of_one_image(field: Tensor) -> Tensor:
+    """``field`` for a batch of one: its gradient is the output's, copied faster than torch would sum it."""
+    alone = field[None]
+    if alone.requires_grad:
+        # Not the output's itself: torch would add to it what the next step brings, and others read it.
+        alone.register_hook(torch.clone)
+    return alone
 
 
 @final

@@ -100,7 +100,7 @@ def whole_backward(gy: Tensor, y: Tensor | None, *given_and_wanted: Any) -> list
     with torch.no_grad():
         summands = call.bared.summands()
         asked = wanted[: 2 + len(summands)]
-        found = training.backward(training.plan_of(call), call, y, gy, order, summands, asked)
+        found = training.backward(training.plan_of(call, wanted[1]), call, y, gy, order, summands, asked)
     return [_like(x, g) for x, g in zip(like, found, strict=False) if g is not None]
 
 

@@ -212,6 +212,7 @@ def _told(call: Call, y: Tensor) -> Route:
         "torch": None,
     }
     epilogues: Reasons = {"nothing": None}
+    call = call.bared if own is not None and _is_of_weights(call) else call
     if call.fielded or call.activation:
         alone = "it leaves the activation to others" if call.activation else None
         apart = recorded(call.tensors) and not training.is_whole(call)
@@ -224,6 +225,13 @@ def _told(call: Call, y: Tensor) -> Route:
     return Route(tuple(y.shape), convolution, epilogue, not_convolution, not_epilogue, kept)
 
 
+def _is_of_weights(call: Call) -> bool:
+    """Whether all that follows torch's convolution is joined to it for the gradient of the weight's sake."""
+    if not recorded(call.tensors) or not training.is_whole(call):
+        return False
+    return training.of_weights(call, call.weight.requires_grad) is not None
+
+
 def _first(reasons: Reasons) -> tuple[str, dict[str, str]]:
     """The first that has no reason against it, and those before it with theirs."""
     first = next(name for name, reason in reasons.items() if reason is None or name in LAST)
@@ -232,9 +240,7 @@ def _first(reasons: Reasons) -> tuple[str, dict[str, str]]:
 
 
 def _no_native(call: Call, y: Tensor) -> str | None:
-    if recorded(call.tensors) and training.is_whole(call) and training.of_weights(call) is not None:
-        return None
-    return native_refusal(call, y.dtype, y.numel()) or _not_fresh(y)
+    return None if _is_of_weights(call) else native_refusal(call, y.dtype, y.numel()) or _not_fresh(y)
 
 
 def _no_aten(call: Call, y: Tensor) -> str | None:

@@ -29,7 +29,8 @@ class Trained:
     def __init__(self, call: Call, plan: Plan | None) -> None:
         self.is_whole = training.is_whole(call)
         call = call.bared if self.is_whole else call._replace(bias=(), tying="none", activation="")
-        self.plan, self.activation = None if plan is None or plan.weights_alone else plan, call.activation
+        self.plan = None if plan is None or plan.weights_alone else plan
+        self.activation = call.activation
         self.geometry, self.groups = call.geometry, call.groups
         self.backward_plan = training.of_gradients(plan)
         self._tying = call.tying if call.fielded else None
@@ -113,5 +114,5 @@ def trained(call: Call) -> Trained | None:
         return None
     if training.refusal(call) is None:
         return Trained(call, ways.planned(call))
-    plan = training.of_weights(call) if call.weight.requires_grad else None
+    plan = training.of_weights(call, call.weight.requires_grad)
     return Trained(call, plan) if plan is not None or training.is_joined(call) else None

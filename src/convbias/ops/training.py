@@ -18,6 +18,9 @@ from .layout import Order
 from .own import Shape
 from .ways import Plan
 
+# By how many times fewer outputs what a convolution and its gradients save is worth a step of its own.
+_SAVES = {"winograd": 4}
+
 
 def refusal(call: Call) -> str | None:
     """Why no own convolution runs ``call`` where a gradient is recorded, or None."""
@@ -31,7 +34,7 @@ def refusal(call: Call) -> str | None:
     light = plan.shape.kernel[1] <= 3 and max(plan.shape.stride) > 1
     if (plan.way == "depthwise" and not light) or chosen() == "native":
         return None
-    saves = 0 if of_gradients(plan) is None else 4 if plan.way == "winograd" else 1
+    saves = 0 if of_gradients(plan) is None else _SAVES.get(plan.way, 1)
     return too_few(call, _outputs(call), saves)
 
 
@@ -65,15 +68,15 @@ def is_whole(call: Call) -> bool:
     return call.activation not in KEEPING
 
 
-def plan_of(call: Call) -> Plan | None:
+def plan_of(call: Call, wanted: bool) -> Plan | None:
     """The own convolution that is faster for ``call`` and its gradients, or for its weight's; or None."""
     plan = None if _bent(call) or ways.unfit(call) else of_gradients(ways.planned(call))
-    return plan or of_weights(call)
+    return plan or of_weights(call, wanted)
 
 
-def of_weights(call: Call) -> Plan | None:
-    """The plan for the gradient of the weight alone, or None where torch's is as fast."""
-    return None if _bent(call) else ways.plan_of_weights(call)
+def of_weights(call: Call, wanted: bool) -> Plan | None:
+    """The plan for the gradient of the weight alone, if it is ``wanted``; None where torch's is as fast."""
+    return ways.plan_of_weights(call) if wanted and not _bent(call) else None
 
 
 def of_gradients(plan: Plan | None) -> Plan | None:
