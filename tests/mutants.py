@@ -19,7 +19,7 @@ FOLDING = (
     *("affine", "folding", "folding_choice", "folding_random", "verifying", "folding_archive"),
     "cli_folding",
 )
-RUNNING = ("trained", "kept", "chained", "functional", "geometry", "into", "layout", "ways")
+RUNNING = ("trained", "kept", "chained", "functional", "geometry", "into", "layout", "derivatives", "ways")
 # File, what stands there, and what is put in its place.
 MUTANTS = [
     ("affine/conv.py", "shared if self.geometry.covers else Field(tap=taps)", "shared"),
@@ -209,6 +209,9 @@ MUTANTS = [
         "is_field = gz is not None",
     ),
     ("ops/own.py", "torch.empty_like(gy) if activation else gy", "torch.empty_like(gy)"),
+    ("ops/route.py", "return None if _is_of_weights(call) else native", "return native"),
+    ("ops/route.py", "call.bared if own is not None and _is_of_weights(call) else call", "call"),
+    ("ops/aten.py", "        alone.register_hook(torch.clone)\n", "        pass\n"),
     ("ops/own.py", "    if not depthwise:\n", "    if True:\n"),
     ("ops/followers.py", "_is_batched is None or _is_batched(gradient)", "False"),
     ("ops/trained.py", "if step.live else None", "if True else None"),

@@ -406,6 +406,33 @@ def test_single_images_are_left_to_torch_for_longer(
     assert (taken.convolution, taken.epilogue) == (convolution, epilogue)
 
 
+@pytest.mark.parametrize(
+    ("tying", "activation", "frozen", "epilogue"),
+    [
+        ("untied", "relu", False, "native"),
+        ("untied", "relu", True, "in_place"),
+        # torch's convolution adds it, but where its gradient is made beside the weight's.
+        ("tied", None, False, "native"),
+        ("tied", None, True, "nothing"),
+        ("none", None, False, "nothing"),
+        ("untied", "gelu", False, "steps"),
+    ],
+)
+def test_it_is_told_what_follows_beside_the_gradient_of_a_large_weight(
+    tying: str, activation: str | None, frozen: bool, epilogue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the fixture's
+    words: dict[str, Any] = {"padding": 1, "bias": tying, "output_size": (4, 4), "activation": activation}
+    layer = convbias.Conv2d(512, 512, 3, **words)
+    layer.to(memory_format=LAST)  # pyright: ignore[reportCallIssue]
+    layer.weight.requires_grad_(not frozen)
+    x = torch.randn(3, 512, 4, 4).to(memory_format=LAST).requires_grad_()
+    (taken,) = convbias.explain_route(layer, x)
+    assert (taken.convolution, taken.epilogue) == ("torch", epilogue)
+    layer(x)
+    assert isinstance(kept(layer), Stepwise) == (frozen or activation == "gelu")
+
+
 @pytest.mark.parametrize("frozen", ["", "weight", "input"])
 @pytest.mark.parametrize("activation", [None, "relu", "gelu"])
 @pytest.mark.parametrize("tying", [*TYINGS, "none"])
