@@ -304,7 +304,7 @@ MUTANTS = [
     ("winograd_gradients.cpp", "group % channel_groups", "group / filter_groups"),
     ("winograd_gradients.cpp", "group / channel_groups", "group % filter_groups"),
     ("winograd_gradients.cpp", "omp_get_thread_num() * ROOM", "0"),
-    ("winograd_gradients.cpp", "memset(products", "if (!part) memset(products"),
+    ("winograd_gradients.cpp", "if (!tiles.count) memset", "if (false) memset"),
     ("winograd_gradients.cpp", "blocks * (part + 1) / parts", "blocks / parts * (part + 1)"),
     ("winograd_gradients.cpp", "tiles.count * (b + 1) / blocks", "tiles.count / blocks * (b + 1)"),
     ("winograd_gradients.cpp", "windows + t * width", "windows + t * channels.count"),
