@@ -28,7 +28,8 @@ app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 
 def _print_version(asked: bool) -> None:
     if asked:
-        print(f"convbias {__version__}")
+        # At once: a reader who is gone is found while the command runs, which ends quietly then.
+        print(f"convbias {__version__}", flush=True)
         raise typer.Exit
 
 
