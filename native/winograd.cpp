@@ -17,14 +17,6 @@ constexpr int64_t OWN_ROOM = 1 << 17, COMMON_ROOM = 1 << 21, OWN_WEIGHTS = 160 *
 // Channels that are summed up by themselves: sums of sums keep more digits. And whose weights are read at once.
 constexpr int64_t CHUNK = 32;
 
-inline void transform_line_back(const Vector* m, Vector* to) {
-    const Vector a = m[1] + m[2], b = m[1] - m[2], e = m[3] + m[4], f = m[3] - m[4];
-    to[0] = m[0] + a + e;
-    to[1] = ROOT * f + (ROOT / 2) * b;
-    to[2] = 2.0f * e + 0.5f * a;
-    to[3] = (2 * ROOT) * f + (ROOT / 4) * b + m[5];
-}
-
 typedef double Doubles __attribute__((vector_size(LANES * sizeof(double))));
 
 // In double, and rounded once.
@@ -118,20 +110,12 @@ void transform_back(const Tiles& tiles, const Part& part, int64_t t, const float
     for (int64_t filter = 0; filter < c.filters; filter += LANES) {
         const int64_t first = least(filter, c.filters - LANES);
         Vector half[TILE][WINDOW];
-#pragma GCC unroll 6
-        for (int j = 0; j < WINDOW; j++) {
-            Vector column[WINDOW], done[TILE];
-#pragma GCC unroll 6
-            for (int i = 0; i < WINDOW; i++) column[i] = load(from + (i * WINDOW + j) * step + first);
-            transform_line_back(column, done);
-#pragma GCC unroll 4
-            for (int i = 0; i < TILE; i++) half[i][j] = done[i];
-        }
+        transform_columns([&](int i, int j) { return load(from + (i * WINDOW + j) * step + first); }, half);
 #pragma GCC unroll 4
         for (int i = 0; i < TILE; i++) {
             if (i >= rows) break;
             Vector done[TILE];
-            transform_line_back(half[i], done);
+            transform_line(half[i], done);
             const int64_t begin = ((tile.row + i) * c.out[1] + tile.column) * c.filters;
             const Ends ends = finish.ends(tile.sample, begin);
 #pragma GCC unroll 4

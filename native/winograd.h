@@ -11,7 +11,7 @@
 namespace CONVBIAS_INSTRUCTIONS {
 namespace {
 
-constexpr int TILE = 4, WINDOW = 6, FREQUENCIES = WINDOW * WINDOW;
+constexpr int TILE = 4, WINDOW = 6, TAPS = 3, FREQUENCIES = WINDOW * WINDOW;
 constexpr float ROOT = 1.41421356237309515f;
 
 // Of a window.
@@ -36,6 +36,37 @@ inline void transform_line(const Vector (&g)[TILE], Vector (&to)[WINDOW]) {
     to[3] = f + e;
     to[4] = f - e;
     to[5] = g[3];
+}
+
+// Of products, back to a tile of the output.
+inline void transform_line(const Vector (&m)[WINDOW], Vector (&to)[TILE]) {
+    const Vector a = m[1] + m[2], b = m[1] - m[2], e = m[3] + m[4], f = m[3] - m[4];
+    to[0] = m[0] + a + e;
+    to[1] = ROOT * f + (ROOT / 2) * b;
+    to[2] = 2.0f * e + 0.5f * a;
+    to[3] = (2 * ROOT) * f + (ROOT / 4) * b + m[5];
+}
+
+// And back to the taps of a weight's gradient.
+inline void transform_line(const Vector (&m)[WINDOW], Vector (&to)[TAPS]) {
+    const Vector a = m[1] + m[2], b = m[1] - m[2], e = m[3] + m[4], f = m[3] - m[4];
+    to[0] = m[0] + (1.0f / 6) * e - (2.0f / 3) * a;
+    to[1] = (ROOT / 6) * f - (ROOT / 3) * b;
+    to[2] = m[5] + (1.0f / 3) * (e - a);
+}
+
+// The columns of a square, of which `read` gives the number at (i, j); its rows are to follow.
+template <int FROM, int TO, class Read>
+inline void transform_columns(Read read, Vector (&to)[TO][FROM]) {
+#pragma GCC unroll 6
+    for (int j = 0; j < FROM; j++) {
+        Vector column[FROM], done[TO];
+#pragma GCC unroll 6
+        for (int i = 0; i < FROM; i++) column[i] = read(i, j);
+        transform_line(column, done);
+#pragma GCC unroll 6
+        for (int i = 0; i < TO; i++) to[i][j] = done[i];
+    }
 }
 
 // All of a convolution's tiles.
@@ -87,18 +118,8 @@ class Square {
     template <bool inside>
     void transform_vector(int64_t channel, float* to, int64_t step) const {
         Vector half[WINDOW][SIDE];
-#pragma GCC unroll 6
-        for (int j = 0; j < SIDE; j++) {
-            Vector column[SIDE], done[WINDOW];
-#pragma GCC unroll 6
-            for (int i = 0; i < SIDE; i++) {
-                const float* place = from[i][j];
-                column[i] = inside || place ? load(place + channel) : Vector{};
-            }
-            transform_line(column, done);
-#pragma GCC unroll 6
-            for (int i = 0; i < WINDOW; i++) half[i][j] = done[i];
-        }
+        transform_columns(
+            [&](int i, int j) { return inside || from[i][j] ? load(from[i][j] + channel) : Vector{}; }, half);
 #pragma GCC unroll 6
         for (int i = 0; i < WINDOW; i++) {
             Vector done[WINDOW];

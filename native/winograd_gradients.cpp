@@ -13,17 +13,9 @@
 namespace CONVBIAS_INSTRUCTIONS {
 namespace {
 
-constexpr int TAPS = 3;
 // Tiles that are transformed at a time, and channels and filters of which a thread multiplies as many by itself: its
 // second cache holds them and their products.
 constexpr int64_t BLOCK = 32, GROUP = 64;
-
-inline void transform_line_to_taps(const Vector (&m)[WINDOW], Vector (&to)[TAPS]) {
-    const Vector a = m[1] + m[2], b = m[1] - m[2], e = m[3] + m[4], f = m[3] - m[4];
-    to[0] = m[0] + (1.0f / 6) * e - (2.0f / 3) * a;
-    to[1] = (ROOT / 6) * f - (ROOT / 3) * b;
-    to[2] = m[5] + (1.0f / 3) * (e - a);
-}
 
 // Some of the channels, or of the filters: whole vectors but for the last group's.
 struct Group {
@@ -79,7 +71,6 @@ class Making {
         float* const windows = rooms + omp_get_thread_num() * ROOM;
         float *const gradients = windows + FREQUENCIES * TRANSFORMED, *const products = gradients + FREQUENCIES * TRANSFORMED;
         const int64_t width = packed_filters(channels.count);
-        if (!tiles.count) memset(products, 0, FREQUENCIES * PRODUCTS * sizeof(float));
         const int64_t begin = blocks * part / parts;
         for (int64_t b = begin; b < blocks * (part + 1) / parts; b++) {
             const int64_t first = tiles.count * b / blocks, count = tiles.count * (b + 1) / blocks - first;
@@ -96,8 +87,8 @@ class Making {
             for (int64_t channel = 0; channel < channels.count; channel += LANES) {
                 const int64_t panel = channel / PANEL * PANEL, wide = least(PANEL, width - panel);
                 transform_to_taps(products + filters.count * panel + k * wide + channel - panel,
-                               to + (filters.first + k) * TAPS * TAPS * c.channels + channels.first + channel,
-                               least(LANES, channels.count - channel));
+                                  to + (filters.first + k) * TAPS * TAPS * c.channels + channels.first + channel,
+                                  least(LANES, channels.count - channel));
             }
     }
 
@@ -109,19 +100,11 @@ class Making {
     // The nine taps of `count` channels, each after all channels of the one before.
     void transform_to_taps(const float* products, float* to, int64_t count) const {
         Vector half[TAPS][WINDOW];
-#pragma GCC unroll 6
-        for (int j = 0; j < WINDOW; j++) {
-            Vector column[WINDOW], done[TAPS];
-#pragma GCC unroll 6
-            for (int i = 0; i < WINDOW; i++) column[i] = load(products + (i * WINDOW + j) * PRODUCTS);
-            transform_line_to_taps(column, done);
-#pragma GCC unroll 3
-            for (int i = 0; i < TAPS; i++) half[i][j] = done[i];
-        }
+        transform_columns([&](int i, int j) { return load(products + (i * WINDOW + j) * PRODUCTS); }, half);
 #pragma GCC unroll 3
         for (int i = 0; i < TAPS; i++) {
             Vector done[TAPS];
-            transform_line_to_taps(half[i], done);
+            transform_line(half[i], done);
 #pragma GCC unroll 3
             for (int j = 0; j < TAPS; j++) {
                 float* at = to + (i * TAPS + j) * c.channels;
@@ -144,6 +127,10 @@ class Making {
 }  // namespace
 
 bool winograd_weights(const Convolution& c, const float* x, const float* gz, float* gw, int threads) {
+    if (!c.samples) {
+        memset(gw, 0, c.filters * TAPS * TAPS * c.channels * sizeof(float));
+        return true;
+    }
     const Making making(c, x, gz, gw, threads);
     if (!making.has_memory()) return false;
     making.run(threads);

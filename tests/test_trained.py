@@ -431,6 +431,9 @@ def test_it_is_told_what_follows_beside_the_gradient_of_a_large_weight(
     assert (taken.convolution, taken.epilogue) == ("torch", epilogue)
     layer(x)
     assert isinstance(kept(layer), Stepwise) == (frozen or activation == "gelu")
+    # Where somebody follows each step, torch's convolution adds what it can.
+    (followed,) = convbias.explain_route(torch.func.vmap(layer), x[None])
+    assert followed.epilogue == ("nothing" if tying in ("tied", "none") else "steps")
 
 
 @pytest.mark.parametrize("frozen", ["", "weight", "input"])

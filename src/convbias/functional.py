@@ -270,11 +270,10 @@ def _convolution(
     shape = None if bias is None else bias.shape
     arguments = (input.shape, weight.shape, shape, groups, activation, *where)
     compiling = is_compiling()
-    is_small = None
     try:
         plan, is_small = (_plan(*arguments), None) if compiling else _known_plan(*arguments)
     except TypeError:  # a list, which cannot be looked up
-        plan = _plan(*arguments)
+        plan, is_small = _plan(*arguments), None
     biases = [] if bias is None else [bias]
     if compiling or out is not None:
         return call(input, weight, biases, plan.tying, plan.geometry, groups, plan.activation, out)

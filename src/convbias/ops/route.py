@@ -212,13 +212,17 @@ def _told(call: Call, y: Tensor) -> Route:
         "torch": None,
     }
     epilogues: Reasons = {"nothing": None}
-    call = call.bared if own is not None and _is_of_weights(call) else call
+    # Joined to torch's convolution, a tied bias is a field.
+    joined = own is not None and followed is None and _is_of_weights(call)
+    call = call.bared if joined else call
     if call.fielded or call.activation:
         alone = "it leaves the activation to others" if call.activation else None
         apart = recorded(call.tensors) and not training.is_whole(call)
         later = "the activation's derivative needs what goes in" if apart else None
         epilogues = {name: own or later, "onednn": fused or alone}
         epilogues |= {name: followed or refusal(call, y) for name, (_, refusal) in EPILOGUES.items()}
+        if joined:
+            epilogues["native"] = None
     convolution, not_convolution = _first(convolutions)
     epilogue, not_epilogue = _first(epilogues)
     kept = call.packed.weight.nbytes if call.packed else 0
@@ -240,7 +244,7 @@ def _first(reasons: Reasons) -> tuple[str, dict[str, str]]:
 
 
 def _no_native(call: Call, y: Tensor) -> str | None:
-    return None if _is_of_weights(call) else native_refusal(call, y.dtype, y.numel()) or _not_fresh(y)
+    return native_refusal(call, y.dtype, y.numel()) or _not_fresh(y)
 
 
 def _no_aten(call: Call, y: Tensor) -> str | None:

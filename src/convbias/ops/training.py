@@ -69,7 +69,10 @@ def is_whole(call: Call) -> bool:
 
 
 def plan_of(call: Call, wanted: bool) -> Plan | None:
-    """The own convolution that is faster for ``call`` and its gradients, or for its weight's; or None."""
+    """The own convolution that is faster for ``call`` and its gradients, or None.
+
+    Or for the gradient of its weight alone, if that is ``wanted``.
+    """
     plan = None if _bent(call) or ways.unfit(call) else of_gradients(ways.planned(call))
     return plan or of_weights(call, wanted)
 
