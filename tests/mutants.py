@@ -19,7 +19,10 @@ FOLDING = (
     *("affine", "folding", "folding_choice", "folding_random", "verifying", "folding_archive"),
     "cli_folding",
 )
-RUNNING = ("trained", "kept", "chained", "functional", "geometry", "into", "layout", "derivatives", "ways")
+RUNNING = (
+    *("trained", "volumes", "kept", "chained", "functional", "geometry", "into", "layout", "derivatives"),
+    "ways",
+)
 # File, what stands there, and what is put in its place.
 MUTANTS = [
     ("affine/conv.py", "shared if self.geometry.covers else Field(tap=taps)", "shared"),
@@ -230,6 +233,16 @@ MUTANTS = [
     ("ops/trained.py", "None if plan is None or plan.weights_alone else plan", "plan"),
     ("ops/trained.py", "training.of_weights(call, call.weight.requires_grad)", "None"),
     ("ops/training.py", "_SAVES.get(plan.way, 1)", "1"),
+    ("ops/training.py", "    if volumes.is_slow(call):\n", "    if False:\n"),
+    ("ops/training.py", "native.unread(call.tying) or native.absence()", "None"),
+    ("ops/trained.py", "        if not self._is_slow_volume:\n", "        if True:\n"),
+    ("ops/volumes.py", "None if batched(gz) else", ""),
+    ("ops/volumes.py", "counted <= _FEW < countable", "False"),
+    ("ops/volumes.py", "counted <= _FEW < countable", "_FEW < countable"),
+    ("ops/volumes.py", "order.index(axis) for axis", "order[axis] for axis"),
+    ("ops/volumes.py", "or groups != 1", ""),
+    ("ops/volumes.py", "or min(weight.shape[-2:]) > 3", ""),
+    ("ops/volumes.py", "as_torchs(_turned(g, back), input, call.weight)", "_turned(g, back)"),
     ("ops/followers.py", "        if tensor.is_neg():\n", "        if False:\n"),
     ("ops/followers.py", "        if type(tensor) not in _PLAIN:\n", "        if False:\n"),
     ("ops/followers.py", "if _modes() else transform()", "if False else transform()"),

@@ -76,8 +76,11 @@ def into_refusal(call: Call, out: Tensor) -> str | None:
 def _not_now(call: Call) -> str | None:
     if call.packed is not None and call.packed.way != NAME:
         return f"the weight is packed for {call.packed.way}"
-    if recorded(call.tensors):
-        return "a gradient is recorded"
+    return "a gradient is recorded" if recorded(call.tensors) else absence(call)
+
+
+def absence(call: Call) -> str | None:
+    """Why oneDNN's own operators cannot be used for ``call``, whether its gradient is recorded or not."""
     if chosen() == "aten":
         return "the backend 'aten' is chosen"
     return _unfit(call.input, call.weight, call.geometry)

@@ -43,9 +43,12 @@ def follower(tensors: Sequence[Tensor]) -> str | None:
 
 def differentiable(gradient: Tensor) -> bool:
     """Whether a way back must be of torch's operators: it is followed too, or for many gradients at once."""
-    if torch.is_grad_enabled() or follower((gradient,)) is not None:
-        return True
-    return _is_batched is None or _is_batched(gradient)
+    return torch.is_grad_enabled() or follower((gradient,)) is not None or batched(gradient)
+
+
+def batched(gradient: Tensor) -> bool:
+    """Whether it may be many gradients that look like one, whose layout cannot be asked for."""
+    return transform() is not None or _is_batched is None or _is_batched(gradient)
 
 
 def transform() -> str | None:

@@ -11,7 +11,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from . import aten, convolve, native, training, ways
+from . import aten, convolve, native, training, volumes, ways
 from .call import Call, recorded
 from .choice import chosen
 from .epilogue import IS_CHEAP, KEEPING, finish, finishing, is_cheap, native_refusal, too_few
@@ -208,12 +208,12 @@ def _told(call: Call, y: Tensor) -> Route:
     fused = followed or convolve.fused_refusal(call)
     convolutions: Reasons = {
         name: own,
-        "onednn": fused and (followed or convolve.refusal(call)),
+        "onednn": fused and (followed or _no_onednn(call)),
         "torch": None,
     }
     epilogues: Reasons = {"nothing": None}
     # Joined to torch's convolution, a tied bias is a field.
-    joined = own is not None and followed is None and _is_of_weights(call)
+    joined = own is not None and followed is None and _is_joined(call)
     call = call.bared if joined else call
     if call.fielded or call.activation:
         alone = "it leaves the activation to others" if call.activation else None
@@ -229,11 +229,16 @@ def _told(call: Call, y: Tensor) -> Route:
     return Route(tuple(y.shape), convolution, epilogue, not_convolution, not_epilogue, kept)
 
 
-def _is_of_weights(call: Call) -> bool:
-    """Whether all that follows torch's convolution is joined to it for the gradient of the weight's sake."""
+def _is_joined(call: Call) -> bool:
+    """Whether all that follows torch's convolution is joined to it for the sake of its gradients."""
     if not recorded(call.tensors) or not training.is_whole(call):
         return False
-    return training.of_weights(call, call.weight.requires_grad) is not None
+    return volumes.is_slow(call) or training.of_weights(call, call.weight.requires_grad) is not None
+
+
+def _no_onednn(call: Call) -> str | None:
+    around = recorded(call.tensors) and training.is_joined(call) and volumes.is_slow(call)
+    return None if around else convolve.refusal(call)
 
 
 def _first(reasons: Reasons) -> tuple[str, dict[str, str]]:

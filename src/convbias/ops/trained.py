@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..tying.base import Summand
-from . import native, own, training, ways
+from . import convolve, native, own, training, volumes, ways
 from .call import Call, summands_of
 from .epilogue import order_of
 from .layout import form_of, memory_order
@@ -33,6 +33,7 @@ class Trained:
         self.activation = call.activation
         self.geometry, self.groups = call.geometry, call.groups
         self.backward_plan = training.of_gradients(plan)
+        self._is_slow_volume = volumes.is_slow(call)
         self._tying = call.tying if call.fielded else None
         self._site, self._form = call.site, form_of(call.input, call.weight)
         self._ready: tuple[object, Any] | None = None
@@ -49,11 +50,16 @@ class Trained:
         if plan is not None:
             packed = own.pack(plan.way, plan.shape, weight)
             return self._last_step(summands, None)(input, packed=packed)
-        y = self.geometry.convolve(input, weight, None, self.groups)
+        y = self._torchs(input, weight)
         if not (summands or self.activation):
             return y
         y = y if memory_order(y) else y.contiguous()
         return self._last_step(summands, y)(y)
+
+    def _torchs(self, input: Tensor, weight: Tensor) -> Tensor:
+        if not self._is_slow_volume:
+            return self.geometry.convolve(input, weight, None, self.groups)
+        return convolve.convolve(Call(input, weight, (), "none", self.geometry, self.groups, ""), input)
 
     def _last_step(self, summands: list[Summand], y: Tensor | None) -> Any:
         """What adds the field, from the last call where it reads the ``summands`` where they still lie."""

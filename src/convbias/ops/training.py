@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from ..tying.base import Summand
-from . import aten, native, own, ways
+from . import aten, native, own, volumes, ways
 from .call import Call, recorded
 from .choice import chosen
 from .epilogue import KEEPING, hand_back, native_refusal, reduced, too_few
@@ -43,7 +42,11 @@ def is_joined(call: Call) -> bool:
 
     The gradient between the two is nobody else's then.
     """
-    if not recorded(call.tensors) or not call.fielded or not is_whole(call) or _bent(call) is not None:
+    if not recorded(call.tensors) or _bent(call) is not None:
+        return False
+    if volumes.is_slow(call):
+        return True
+    if not call.fielded or not is_whole(call):
         return False
     input = call.input
     if call.geometry.transposed or input.dtype != call.weight.dtype:
@@ -65,7 +68,7 @@ def _bent(call: Call) -> str | None:
 
 def is_whole(call: Call) -> bool:
     """Whether field and activation are inside: what is saved for the gradient is the output then."""
-    return call.activation not in KEEPING
+    return call.activation not in KEEPING and (native.unread(call.tying) or native.absence()) is None
 
 
 def plan_of(call: Call, wanted: bool) -> Plan | None:
@@ -113,20 +116,10 @@ def backward(
     if plan is None or differentiable(gy):
         kernels = aten if native.absence() else native
         gz, of_field = hand_back(y, gy, order, summands, call.activation, kernels, wanted[2:], local=True)
-        return [*_torchs(call, gz, wanted[:2]), *of_field]
+        return [*volumes.gradients(call, gz, wanted[:2]), *of_field]
     asked = (*wanted[:2], any(wanted[2:]))
     input, weight, field, gz = plan.gradients(call.input, call.weight, y, gy, call.activation, asked)
     if gz is not None:
-        theirs = _torchs(call, gz, (wanted[0] and input is None, wanted[1] and weight is None))
+        theirs = volumes.gradients(call, gz, (wanted[0] and input is None, wanted[1] and weight is None))
         input, weight = input if theirs[0] is None else theirs[0], weight if theirs[1] is None else theirs[1]
     return [input, weight, *reduced(field, own.ORDER, summands, native, wanted[2:])]
-
-
-def _torchs(call: Call, gz: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
-    """The gradients of input and weight that are wanted from their convolution's, by torch."""
-    if not any(wanted):
-        return [None, None]
-    geometry, (input, padding) = call.geometry, call.geometry.padded(call.input)
-    where = (geometry.stride, padding, geometry.dilation, False, (0,) * geometry.dims, call.groups)
-    asked = [*wanted, False]
-    return torch.ops.aten.convolution_backward(gz, input, call.weight, None, *where, asked)[:2]
