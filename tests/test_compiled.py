@@ -14,10 +14,12 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch._functorch._aot_autograd.utils import make_boxed_func
 from torch.fx import GraphModule
 from torch.library import opcheck
+from torch.nn import functional as F
 from torch.testing import assert_close
 
 import convbias
-from convbias.ops import compiled, native
+from convbias.ops import compiled, native, packing, route
+from convbias.ops.layout import field_as
 from layer_cases import expected, gradients
 
 pytestmark = pytest.mark.skipif(native.absence() is not None, reason=f"no own kernels: {native.absence()}")
@@ -189,6 +191,47 @@ def test_what_is_kept_of_a_weight_follows_it() -> None:
         small = x[:, :, :24].contiguous(memory_format=LAST)
         layer.resize_((24, 22))
         near(call(small), exact(layer, small))
+
+
+@pytest.mark.parametrize("name", ["winograd", "depthwise", "direct"])
+@pytest.mark.parametrize("first", [LAST, torch.contiguous_format], ids=str)
+def test_images_in_both_layouts_in_turn(name: str, first: torch.memory_format) -> None:
+    layer, x = made(name, last=False)
+    layer.requires_grad_(False)
+    call = torch.compile(layer, backend="aot_eager")
+    for form in (first, LAST, torch.contiguous_format, first):
+        near(call(x.contiguous(memory_format=form)), exact(layer, x))
+
+
+def test_a_weight_with_a_field_and_without() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = convbias.Conv2d(16, 16, 3, padding=1, bias="untied", output_size=(192, 192))
+            self.b = convbias.Conv2d(16, 16, 3, padding=1, bias=False)
+            self.b.weight = self.a.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.a(x) + self.b(x)
+
+    two = Two().requires_grad_(False).to(memory_format=LAST)  # pyright: ignore[reportCallIssue]
+    x = torch.randn(4, 16, 192, 192).to(memory_format=LAST)
+    assert_close(torch.compile(two, backend="aot_eager")(x), two(x), rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_ready_for_a_field_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = made("winograd")
+    readied, ready = [], packing.ready
+    monkeypatch.setattr(packing, "ready", lambda call, packed: readied.append(packed) or ready(call, packed))
+    monkeypatch.setattr(route, "run", lambda call: pytest.fail("it is ready"))
+    field = field_as(LAST, torch.randn(layer.bias.shape))
+    for _ in range(3):
+        y = torch.ops.convbias.whole(x, layer.weight, field, [1, 1], [1, 1], [1, 1], 1, "relu")
+        near(y, torch.relu(F.conv2d(x.double(), layer.weight.double(), padding=1) + field.double()))
+    assert len(readied) == 1
+    field.mul_(2)
+    y = torch.ops.convbias.whole(x, layer.weight, field, [1, 1], [1, 1], [1, 1], 1, "relu")
+    near(y, torch.relu(F.conv2d(x.double(), layer.weight.double(), padding=1) + field.double()))
 
 
 def test_what_is_kept_goes_with_the_weight() -> None:

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 import convbias
 from convbias import functional
-from convbias.ops import convolve
+from convbias.ops import convolve, native
 from convbias.ops.activations import ACTIVATIONS
 
 BIASES: dict[str, Any] = {
@@ -68,6 +68,20 @@ def test_onednn_adds_to_it(activation: str, monkeypatch: pytest.MonkeyPatch) -> 
     functional.conv2d(x, w, b, activation=activation, out=out)
     assert_close(out, wanted, rtol=1e-5, atol=1e-5)
     assert added == [None]
+    (told,) = convbias.explain_route(functional.conv2d, x, w, b, activation=activation, out=out)
+    assert (told.convolution, told.epilogue) == ("onednn", "in_place")
+    (told,) = convbias.explain_route(functional.conv2d, x, w, b, out=out)
+    assert (told.convolution, told.epilogue) == ("onednn", "onednn")
+
+
+@pytest.mark.skipif(native.absence() is not None, reason=str(native.absence()))
+def test_it_is_told_what_wrote_it() -> None:
+    x, w = (
+        torch.randn(*size).to(memory_format=torch.channels_last) for size in ((2, 32, 32, 32), (32, 32, 3, 3))
+    )
+    out = torch.empty(2, 32, 32, 32)
+    (told,) = convbias.explain_route(functional.conv2d, x, w, padding=1, activation="relu", out=out)
+    assert (told.convolution, told.epilogue) == ("winograd", "winograd")
 
 
 # As other libraries see it: to torch, these are two memories.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,10 +12,13 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import Parameter
+from torch.nn.utils.parametrizations import weight_norm
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.flop_counter import FlopCounterMode
 
 import convbias
-from convbias.ops import convolve, native
+from convbias.ops import convolve, native, own, ways
+from convbias.ops.kept import Recent
 from convbias.tying import NoBias
 
 TYINGS = ["tap", "c + tap", "rank:2", "grid:3", "sym:flip_w", "c h + c w"]
@@ -100,15 +104,73 @@ def test_a_changed_weight_is_packed_anew(change: str) -> None:
     with torch.no_grad():
         for _ in range(2):
             torch.testing.assert_close(made(x), torch.conv2d(x, made.weight), rtol=1e-4, atol=1e-4)
-        assert made._settled is not None
-        assert made._settled.value.call.packed is not None
+        assert made._settled.values()[0].call.packed is not None
         before = made(x)
         WEIGHT_CHANGES[change](made)
         assert not torch.allclose(made(x), before)
         torch.testing.assert_close(made(x), torch.conv2d(x, made.weight), rtol=1e-4, atol=1e-4)
         other = copy.deepcopy(made)
-        assert other._settled is None
+        assert not other._settled.values()
         torch.testing.assert_close(other(x), made(x), rtol=1e-4, atol=1e-4)
+
+
+# Sizes in turn, and how often the weight is put in order for them.
+IN_TURN: dict[str, tuple[dict[str, Any], list[tuple[int, ...]], int]] = {
+    "winograd": ({"in_channels": 32, "out_channels": 32}, [(2, 32, 32), (1, 33, 31), (2, 40, 24)], 1),
+    # Filled up with neighbours, as many as a row has.
+    "direct": ({"in_channels": 4, "out_channels": 3}, [(2, 64, 64), (2, 40, 72)], 2),
+    "winograd, gathered": ({"in_channels": 256, "out_channels": 256}, [(1, 16, 16), (1, 8, 8)], 2),
+}
+
+
+@pytest.mark.skipif(native.absence() is not None, reason=str(native.absence()))
+@pytest.mark.parametrize("name", IN_TURN)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_images_of_several_sizes_in_turn(name: str, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    options, sizes, times = IN_TURN[name]
+    made = convbias.Conv2d(kernel_size=3, padding=1, activation="relu", **options).requires_grad_(False)
+    packed = list[str]()
+    pack = own.pack
+    monkeypatch.setattr(own, "pack", lambda way, *given: packed.append(way) or pack(way, *given))
+    torch._dynamo.reset()
+    call: Any = torch.compile(made, backend="aot_eager", dynamic=True) if compiled else made
+    images = [
+        torch.randn(n, made.in_channels, *size).to(memory_format=torch.channels_last) for n, *size in sizes
+    ]
+    for _ in range(3):
+        for x in images:
+            torch.testing.assert_close(call(x), expected(made, x).relu(), rtol=1e-3, atol=1e-3)
+    assert len(packed) == times
+
+
+def test_no_more_than_a_few_sizes_are_kept() -> None:
+    made = layer("tap")
+    for size in range(5, 5 + 2 * Recent.MOST):
+        made(torch.randn(1, 2, size, size))
+    assert len(made._settled.values()) == Recent.MOST
+
+
+@pytest.mark.skipif(native.absence() is not None, reason=str(native.absence()))
+def test_a_weight_that_is_computed_at_every_call_is_not_put_in_order_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: Any = weight_norm(convbias.Conv2d(64, 64, 3, padding=1)).requires_grad_(False)
+    monkeypatch.setattr(ways, "worth_packing", lambda call: pytest.fail("it is"))
+    x = torch.randn(1, 64, 20, 20)
+    torch.testing.assert_close(made(x), expected(made, x), rtol=1e-3, atol=1e-3)
+
+
+def test_layers_with_parametrisations_are_copied() -> None:
+    made, x = (
+        weight_norm(convbias.Conv2d(64, 64, 3, padding=1, bias="c h", output_size=(32, 32))),
+        torch.randn(2, 64, 32, 32),
+    )
+    with torch.no_grad():
+        wanted = made(x)
+    made(x).sum().backward()
+    for twin in (copy.deepcopy(made), AveragedModel(made)):
+        with torch.no_grad():
+            torch.testing.assert_close(twin(x), wanted)
 
 
 @pytest.mark.parametrize("fused", [True, False])

@@ -103,7 +103,7 @@ def check(layer: convbias.Conv2d, x: Tensor) -> None:
 
 
 def kept(layer: convbias.Conv2d) -> Trained | Stepwise | None:
-    return None if layer._trained is None else layer._trained[1]
+    return None if layer._trained.value is None else layer._trained.value[1]
 
 
 @pytest.mark.parametrize("tying", TYINGS)
@@ -239,10 +239,10 @@ def test_a_layer_that_was_trained_is_copied_and_saved_without_what_it_keeps() ->
     layer = made("depthwise")
     check(layer, image(layer))
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-        assert twin._trained is None
+        assert twin._trained.value is None
         check(twin, image(twin))
     layer.repack()
-    assert layer._trained is None
+    assert layer._trained.value is None
 
 
 def test_threads_that_share_a_layer_take_their_own_step() -> None:
@@ -363,7 +363,7 @@ def test_memory_that_parameters_left_is_let_go() -> None:
     layer = made("depthwise")
     check(layer, image(layer))
     layer.bfloat16()
-    assert layer._trained is None
+    assert layer._trained.value is None
     layer = made("winograd")
     check(layer, image(layer))
     held = weakref.ref(layer.weight)

@@ -272,8 +272,9 @@ def _convolution(
     compiling = is_compiling()
     try:
         plan, is_small = (_plan(*arguments), None) if compiling else _known_plan(*arguments)
-    except TypeError:  # a list, which cannot be looked up
-        plan, is_small = _plan(*arguments), None
+    except TypeError:
+        arguments = tuple(tuple(given) if isinstance(given, list) else given for given in arguments)
+        plan, is_small = _known_plan(*arguments)
     biases = [] if bias is None else [bias]
     if compiling or out is not None:
         return call(input, weight, biases, plan.tying, plan.geometry, groups, plan.activation, out)

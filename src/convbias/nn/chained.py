@@ -17,7 +17,7 @@ from ..ops.call import recorded
 from ..ops.chain import Chain, Link
 from ..ops.choice import chosen, winograd
 from ..ops.followers import follower
-from ..ops.kept import Kept, counted, keep
+from ..ops.kept import Recent, lasting
 from ..ops.layout import layout_of
 from ..ops.own import Convolution
 from ..ops.route import may_write, watched
@@ -74,7 +74,7 @@ class Chained(Module):
     def __init__(self, turns: Sequence[Turn], inputs: int, wanted: Sequence[int]) -> None:
         super().__init__()
         self.turns, self.inputs, self.wanted = tuple(turns), inputs, tuple(wanted)
-        self._kept: Kept[list[Callable[[Values], None]]] | None = None
+        self._kept = Recent[list[Callable[[Values], None]]]()
 
     def forward(self, inputs: tuple[Tensor, ...], parts: tuple[Module, ...]) -> tuple[Tensor, ...]:
         values, layers = dict(enumerate(inputs)), [turn.layer(parts) for turn in self.turns]
@@ -104,10 +104,7 @@ class Chained(Module):
         if recorded((*given, *tensors)) or any("forward" in of for of in own):
             return None
         key = (tuple(map(layout_of, given)), tuple(map(_settings_of, own)), chosen(), winograd())
-        kept = keep(self._kept, partial(self._join, values, layers), tensors, key)
-        if kept is not self._kept:  # to set an attribute of a module takes its time
-            self._kept = kept
-        return kept.value if kept is not None else None
+        return self._kept.get(lambda _: self._join(values, layers), tensors, key)
 
     def _join(self, values: Values, layers: Sequence[Any]) -> list[Callable[[Values], None]]:
         """The steps for such inputs, found by calling each layer once; none where one is called otherwise."""
@@ -154,9 +151,6 @@ class Chained(Module):
         ]
         return partial(_call, Chain(links, len(outside), [place[n] for n in wanted]), outside, wanted)
 
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_kept": None}
-
 
 def _take(number: int, turn: Turn, layer: Module, values: Values) -> None:
     input, residual = turn.of(values)
@@ -183,7 +177,7 @@ def _settled(layer: Conv2d, input: Tensor, residual: Tensor | None) -> Settled |
         tensors.append(residual)
     if (residual is not None and residual.dtype != input.dtype) or not may_write(tensors):
         return None
-    return layer.settle(input, weight, bias, geometry) if all(map(counted, [weight, *bias])) else None
+    return layer.settle(input, weight, bias, geometry) if all(map(lasting, [weight, *bias])) else None
 
 
 def _any_hook_everywhere() -> bool:

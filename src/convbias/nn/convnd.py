@@ -19,7 +19,7 @@ from ..ops.activations import ACTIVATIONS, check_activation
 from ..ops.call import BY_LABEL, Call, field_of, recorded
 from ..ops.choice import chosen, winograd
 from ..ops.followers import follower
-from ..ops.kept import Kept, forget, keep
+from ..ops.kept import Passing, Recent, forget
 from ..ops.layout import layout_of
 from ..ops.route import Stepwise, step_of, watched
 from ..ops.settled import Settled
@@ -68,8 +68,7 @@ class ConvNd(Biased):
         self.activation = activation
         check_activation(activation)
         self._geometry_key: tuple[object, ...] = ()
-        self._settled: Kept[Settled] | None = None
-        self._trained: tuple[object, Trained | Stepwise] | None = None
+        self._forget()
         self.geometry()
         # torch.nn reads a truth value: None, 0, 1 and numpy's bools are given too.
         self._set_tying(bool(bias) if bias in (None, 0, 1) else bias, output_size, self.dims)
@@ -178,12 +177,17 @@ class ConvNd(Biased):
     ) -> Tensor | None:
         """The output by what was kept from the last call, or None where nothing can be kept."""
         compute = partial(self.settle, input, weight, bias, geometry)
-        settled = keep(self._settled, compute, [weight, *bias], self._key(input, geometry))
-        if settled is not self._settled:  # to set an attribute of a module takes its time
-            self._settled = settled
-        return None if settled is None else settled.value(input, residual)
+        settled = self._settled.get(compute, [weight, *bias], self._key(input, geometry))
+        return None if settled is None else settled(input, residual)
 
-    def settle(self, input: Tensor, weight: Tensor, bias: Sequence[Tensor], geometry: Geometry) -> Settled:
+    def settle(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        bias: Sequence[Tensor],
+        geometry: Geometry,
+        others: Sequence[Settled] = (),
+    ) -> Settled:
         """The call, with what can be kept for the next one: the field written out, the weight packed."""
         check(input, weight, geometry, self.groups, self.output_size)
         spelling = self._spelling
@@ -191,7 +195,7 @@ class ConvNd(Biased):
             site = Site.of(self.out_channels, geometry, input.shape[-self.dims :])
             bias, spelling = [field_of(bias, spelling, site)], "untied"
         call = Call(input, weight, bias, spelling, geometry, self.groups, self.activation or "")
-        return Settled(call)
+        return Settled(call, others)
 
     def _with_gradient(
         self, input: Tensor, weight: Tensor, bias: Sequence[Tensor], geometry: Geometry
@@ -200,9 +204,9 @@ class ConvNd(Biased):
         if input.dim() != weight.dim() or watched():
             return None
         key = (self._key(input, geometry), *map(layout_of, (weight, *bias)))
-        kept = self._trained
+        kept = self._trained.value
         if kept is None or kept[0] != key:
-            kept = self._trained = (key, self._step(input, weight, bias, geometry))
+            kept = self._trained.value = (key, self._step(input, weight, bias, geometry))
         return kept[1](input, weight, bias)
 
     def _step(
@@ -221,18 +225,17 @@ class ConvNd(Biased):
         that torch does not count: a write to ``.data``, or to what ``.numpy()`` gave. Of parameters that
         other processes share nothing is kept.
         """
-        self._settled = self._trained = None
+        self._forget()
         # Compiled graphs and chained layers keep what they computed themselves.
         forget()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         # What is kept holds on to the memory that parameters leave.
-        self._settled = self._trained = None
+        self._forget()
         return super()._apply(fn, recurse)
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Copies and files do without what can be computed again.
-        return {**self.__dict__, "_settled": None, "_trained": None}
+    def _forget(self) -> None:
+        self._settled, self._trained = Recent[Settled](), Passing[tuple[object, Trained | Stepwise]]()
 
     def extra_repr(self) -> str:
         parts = [f"{self.in_channels}, {self.out_channels}"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -23,8 +23,8 @@ from .call import Call, Packed, recorded
 from .choice import SMALL, chosen, winograd
 from .epilogue import KEEPING
 from .followers import transform
-from .kept import counted, state_of
-from .layout import as_torchs, field_as, form_of
+from .kept import Recent, lasting
+from .layout import as_torchs, field_as, form_of, layout_of
 
 _WHERE = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, int groups, str activation"
 _GIVEN = f"(Tensor input, Tensor weight, Tensor? field, {_WHERE}) -> Tensor"
@@ -32,8 +32,27 @@ _GRADIENTS = f"(Tensor gy, Tensor? y, Tensor input, Tensor weight, Tensor? field
 
 _TRACED = frozenset((Tensor, torch.nn.Parameter, FakeTensor, FunctionalTensor))
 
-# What was made of a weight, for which calls and which field, stays for as long as the weight does.
+# What was made of a weight stays for as long as the weight does.
 _kept: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+@final
+class _Packing:
+    """A weight as kernels want it, and all that is ready for the field of the last call."""
+
+    def __init__(self, packed: Packed | None) -> None:
+        self.packed = packed
+        self._ready: tuple[object, Packed | None] | None = None
+
+    def ready(self, call: Call) -> Packed | None:
+        # A convolution that is live keeps the field's memory from being given to another.
+        key = (call.activation, *((field.data_ptr(), field.shape, field.stride()) for field in call.bias))
+        known = self._ready  # which another thread may replace meanwhile
+        if known is not None and known[0] == key:
+            return known[1]
+        ready = packing.ready(call, self.packed)
+        self._ready = (key, ready) if ready is None or ready.live else None
+        return ready
 
 
 def refusal(call: Call) -> str | None:
@@ -81,7 +100,12 @@ def whole(*given: Any, keep: bool = True) -> Tensor:
     """The node's kernel. What is made of the weight is kept for the next call where ``keep`` is true."""
     call = _call(*given)
     with torch.no_grad():
-        y = route.run(call._replace(packed=_packed(call)) if keep else call)
+        packed = _packed(call) if keep else None
+        call = call._replace(packed=packed)
+        if packed is None or packed.run is None or route.watched() or not route.may_write(call.tensors):
+            y = route.run(call)
+        else:
+            y = packed.run(call, call.input, None)
     return as_torchs(y, call.input, call.weight)
 
 
@@ -138,24 +162,19 @@ _known_geometry = functools.lru_cache(maxsize=1024)(_geometry)
 
 
 def _packed(call: Call) -> Packed | None:
-    """The weight as the kernel wants it, from the last call where nothing has changed since."""
-    weight = call.weight
-    if not counted(weight):
+    """The weight as the kernel wants it, from an earlier call where nothing has changed since."""
+    if not lasting(call.weight):
         return None
-    key = (state_of([weight]), call.input.shape, call.geometry, call.groups, chosen(), winograd())
-    # A convolution that is live keeps the field's memory from being given to another.
-    field = (call.activation, *((field.data_ptr(), field.shape, field.stride()) for field in call.bias))
-    known, read, packed, _ = _kept.get(weight) or (None,) * 4
-    if (known, read) == (key, field):
-        return packed
-    if known != key:
-        packed = packing.packed(call)
-    ready = packing.ready(call, packed)
-    live = ready is None or ready.live
-    # Its memory is held on to, for other numbers may get the address of what is lost.
-    memory = weight.detach()
-    _kept[weight] = (key, field, ready, memory) if live else (key, None, packed, memory)
-    return ready
+    key = (layout_of(call.input), call.geometry, call.groups, call.fielded, chosen(), winograd())
+    recent = _kept.get(call.weight)
+    if recent is None:
+        recent = _kept[call.weight] = Recent[_Packing](holding=False)
+
+    def pack(others: list[_Packing]) -> _Packing:
+        return _Packing(packing.packed(call, [other.packed for other in others if other.packed]))
+
+    made = recent.get(pack, [call.weight], key)
+    return None if made is None else made.ready(call)
 
 
 def _fake(input: Tensor, weight: Tensor, field: Tensor | None, *where: Any) -> Tensor:

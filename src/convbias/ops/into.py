@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import ShapeError
 from . import convolve, ways
 from .call import Call, recorded
-from .route import finished, may_write, run
+from .route import finished, may_write, run, tell
 
 
 def run_into(call: Call, out: Tensor) -> Tensor:
@@ -25,6 +25,7 @@ def run_into(call: Call, out: Tensor) -> Tensor:
         if not out.is_inference():
             # Where kernels write that are not torch's, it does not count the change.
             torch.autograd.graph.increment_version(out)
+        tell(call, out)
         return out
     if convolve.into_refusal(call, out) is not None:
         return out.copy_(run(call))
@@ -32,6 +33,7 @@ def run_into(call: Call, out: Tensor) -> Tensor:
     field = call.tied[:, None, None] if call.tied is not None else call.field()
     out.zero_() if field is None else out.copy_(field)
     convolve.add_into(call, out)
+    tell(call, out, added=True)
     return finished(call.activating, out) if call.activation else out
 
 

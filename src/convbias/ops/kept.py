@@ -8,6 +8,7 @@ from operator import attrgetter, is_
 from typing import Any, Generic, TypeVar, final
 
 from torch import Tensor
+from torch.nn import Parameter
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 T = TypeVar("T")
@@ -16,8 +17,8 @@ State = tuple[list[int], list[int], int]
 
 @final
 @dataclass(frozen=True, eq=False)
-class Kept(Generic[T]):
-    """A ``value`` that was computed from ``tensors`` for images such as ``key`` tells.
+class _Kept(Generic[T]):
+    """A ``value`` that was computed from ``tensors``.
 
     They are held on to, and so is their memory: others may get the address and the version of what is lost.
     """
@@ -26,32 +27,69 @@ class Kept(Generic[T]):
     tensors: tuple[Tensor, ...]
     memory: tuple[Tensor, ...]
     state: State
-    key: tuple[object, ...]
 
     @classmethod
-    def of(cls, value: T, tensors: Sequence[Tensor], key: tuple[object, ...]) -> Kept[T]:
+    def of(cls, value: T, tensors: Sequence[Tensor], holding: bool) -> _Kept[T]:
         memory = tuple(tensor.detach() for tensor in tensors)
-        return cls(value, tuple(tensors), memory, state_of(tensors), key)
+        return cls(value, tuple(tensors) if holding else (), memory, state_of(tensors))
 
-    def holds(self, tensors: Sequence[Tensor], key: tuple[object, ...]) -> bool:
-        """Whether the value is that of ``tensors``, as they are now, for images such as ``key`` tells."""
-        return (
-            self.key == key
-            and len(self.tensors) == len(tensors)
-            and all(map(is_, self.tensors, tensors))
-            and self.state == state_of(tensors)
-        )
+    def holds(self, tensors: Sequence[Tensor], holding: bool) -> bool:
+        """Whether the value is that of ``tensors``, as they are now."""
+        same = len(self.tensors) == len(tensors) and all(map(is_, self.tensors, tensors))
+        return (same or not holding) and self.state == state_of(tensors)
 
 
-def keep(
-    kept: Kept[T] | None, compute: Callable[[], T], tensors: Sequence[Tensor], key: tuple[object, ...]
-) -> Kept[T] | None:
-    """``kept`` where it still holds, else what ``compute`` gives now; None where torch counts no changes."""
-    if kept is not None and kept.holds(tensors, key):
-        return kept
-    if not all(map(counted, tensors)):
-        return None
-    return Kept.of(compute(), tensors, key)
+@final
+class Passing(Generic[T]):
+    """A ``value`` that copies and files do without."""
+
+    def __init__(self, value: T | None = None) -> None:
+        self.value = value
+
+    def __reduce__(self) -> tuple[type[Passing[T]], tuple[()]]:
+        return Passing, ()
+
+
+@final
+class Recent(Generic[T]):
+    """What was computed from parameters, for images of the last few sizes. Copies begin anew."""
+
+    MOST = 8
+
+    def __init__(self, holding: bool = True) -> None:
+        """Not ``holding`` on to tensors: who keeps this for as long as they are there says which they are."""
+        self._holding = holding
+        self._kept: dict[tuple[object, ...], _Kept[T]] = {}
+
+    def get(
+        self, compute: Callable[[list[T]], T], tensors: Sequence[Tensor], key: tuple[object, ...]
+    ) -> T | None:
+        """What ``compute`` gave or gives for ``tensors`` and images such as ``key`` tells.
+
+        It is given what holds of ``tensors`` for other images. None where what it gives cannot last.
+        """
+        kept = self._kept.get(key)
+        if kept is not None and kept.holds(tensors, self._holding):
+            return kept.value
+        if not all(map(lasting, tensors)):
+            return None
+        others = [(k, v) for k, v in self._kept.items() if k != key and v.holds(tensors, self._holding)]
+        kept = _Kept.of(compute([other.value for _, other in others]), tensors, self._holding)
+        # Other threads may look something up meanwhile.
+        self._kept = dict([*others, (key, kept)][-self.MOST :])
+        return kept.value
+
+    def values(self) -> list[T]:
+        """What is kept."""
+        return [kept.value for kept in self._kept.values()]
+
+    def __reduce__(self) -> tuple[type[Recent[T]], tuple[bool]]:
+        return Recent, (self._holding,)
+
+
+def lasting(tensor: Tensor) -> bool:
+    """Whether it is the same one at the next call, and torch counts its changes: a parameter, or labels."""
+    return counted(tensor) and (isinstance(tensor, Parameter) or not tensor.is_floating_point())
 
 
 def counted(tensor: Tensor) -> bool:

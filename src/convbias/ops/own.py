@@ -101,13 +101,16 @@ class Step(ctypes.Structure):
 
 def pack(way: str, shape: Shape, weight: Tensor) -> Tensor:
     """``weight`` (K, C/groups, kh, kw) as ``way`` wants it."""
-    library, code = native.loaded(), _CODES[way]
-    packed = weight.new_empty(library.convbias_packed_size(code, ctypes.byref(shape)))
-    given = _lying(weight)
-    library.convbias_pack(
-        code, ctypes.byref(shape), ctypes.byref(given), packed.data_ptr(), torch.get_num_threads()
+    packed, given = weight.new_empty(packed_size(way, shape)), _lying(weight)
+    native.loaded().convbias_pack(
+        _CODES[way], ctypes.byref(shape), ctypes.byref(given), packed.data_ptr(), torch.get_num_threads()
     )
     return packed
+
+
+def packed_size(way: str, shape: Shape) -> int:
+    """How many numbers that are."""
+    return native.loaded().convbias_packed_size(_CODES[way], ctypes.byref(shape))
 
 
 def _lying(weight: Tensor) -> _Weights:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from . import convolve, own, ways
 from .call import Call, Packed
 
 
-def packed(call: Call) -> Packed | None:
-    """The weight of ``call`` as the fastest kernel for inputs like its own wants it; None: as it is."""
+def packed(call: Call, known: Sequence[Packed] = ()) -> Packed | None:
+    """The weight of ``call`` as the fastest kernel for inputs like its own wants it; None: as it is.
+
+    One that is ``known`` for other inputs already may do for these.
+    """
     if ways.worth_packing(call):
-        return ways.pack(call)
+        return ways.pack(call, known)
     if convolve.worth_packing(call.input, call.weight, call.geometry):
         return convolve.pack(call.input, call.weight, call.geometry, call.groups)
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, final
 
@@ -101,10 +101,22 @@ def run(call: Call, is_small: bool | None = None) -> Tensor:
             # Where a weight is kept packed, there is a kernel that it was packed for.
             is_small = call.packed is None and call.is_small
         y = _few(call) if is_small else _many(call)
-    watching = _watched.get()
-    if watching is not None:
-        watching.append(_told(call, y))
+    tell(call, y)
     return y
+
+
+def tell(call: Call, y: Tensor, added: bool = False) -> None:
+    """Tell :func:`explain_route`, where it waits, what made ``y``: oneDNN, if it ``added`` to the field."""
+    watching = _watched.get()
+    if watching is None:
+        return
+    if not added:
+        watching.append(_told(call, y))
+        return
+    told, own = _told(call.activating, y), str(ways.refusal(call))
+    if not call.activation:
+        told = replace(told, epilogue=convolve.NAME, not_epilogue={"own": own})
+    watching.append(replace(told, convolution=convolve.NAME, not_convolution={"own": own}))
 
 
 def watched() -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import final
 
 from torch import Tensor
@@ -17,17 +17,19 @@ class Settled:
     """``call`` for inputs that lie like its own, with parameters that stay what they are.
 
     No gradient is recorded, and nothing else follows (:func:`route.may_write`). Which kernels refuse it is
-    asked once, and what they need is made ready: to ask takes longer than a small convolution.
+    asked once, and what they need is made ready: to ask takes longer than a small convolution. What
+    ``others`` of the same parameters have may do for this one.
 
     Equivalent to: ``route.run(call._replace(input=input))``, and where there is a residual, that is added
     before the activation.
     """
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, others: Sequence[Settled] = ()) -> None:
         if call.tying == "untied":
             form = form_of(call.input, call.weight)
             call = call._replace(bias=[field_as(form, call.bias[0].detach())])
-        call = call._replace(packed=packing.ready(call, packing.packed(call)))
+        known = [other.call.packed for other in others if other.call.packed]
+        call = call._replace(packed=packing.ready(call, packing.packed(call, known)))
         # The input is another one at the next call.
         self.call = call._replace(input=call.weight)
         self._whole = call.packed.run if call.packed else None
