@@ -6,7 +6,8 @@ Inference, float32, channels_last, all ways in turn. Figures are ratios, of lowe
 the network in eager mode, which is given in milliseconds. `convbias` is
 `fold(network, x, target="convbias")`, or where nothing can be folded `retie(network, "tied", x)`; `untied` is
 the same network with an untied bias in every convolution. A peer whose answer differs from float64's is shown
-as wrong. The last column says where convbias's time goes.
+as wrong. The last column says where convbias's time goes. With `--training` steps are measured too, forward
+and all parameters' gradients, of `retie(network, "tied", x)` and `retie(network, "untied", x)`.
 
 Have the machine to yourself.
 """
@@ -17,6 +18,7 @@ import argparse
 import copy
 import time
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import torch
@@ -86,7 +88,29 @@ def measure(name: str, batch: int, given: argparse.Namespace) -> dict[str, Any]:
     found = milliseconds({**runs, **served}, given.samples)
     for one in served.values():
         one.close()
-    return {"layer": name, "batch": batch, "forward": found, "wrong": wrong, "shares": shares(own, x)}
+    told = {"forward": found, "wrong": wrong, "shares": shares(own, x)}
+    if given.training:
+        told["step"] = milliseconds(steps(network, x, given.peers), given.samples // 2 + 1)
+    return {"layer": name, "batch": batch, **told}
+
+
+def steps(network: nn.Module, x: Tensor, peers: list[str]) -> dict[str, Any]:
+    """Training steps of the network as it is and with other biases."""
+    models = {
+        "eager": network,
+        "convbias": convbias.retie(network, "tied", x).model,
+        "untied": convbias.retie(network, "untied", x).model,
+    }
+    models = {key: copy.deepcopy(model).train() for key, model in models.items()}
+    if "compile" in peers:
+        models["compile"] = torch.compile(copy.deepcopy(network).train())
+
+    @torch.enable_grad()
+    def step(model: Any) -> None:
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        torch.autograd.grad(model(x).square().mean(), parameters)
+
+    return {key: partial(step, model) for key, model in models.items()}
 
 
 def _right(run: Any, exact: Tensor) -> bool:
@@ -97,6 +121,7 @@ def _right(run: Any, exact: Tensor) -> bool:
 
 def main() -> None:
     parser = parser_of(str(__doc__), 11, ["compile", "onnxruntime", "openvino"])
+    parser.add_argument("--training", action="store_true", help="training steps too")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     given = begun(parser)
     head = machine("cpu", given.threads, keep_freed())
@@ -112,6 +137,8 @@ def main() -> None:
     for line in table[len(results) + 1 :]:
         line.append("")
     print(f"\n{head}\n\n{written(table, given.markdown)}")
+    if given.training:
+        print(f"\ntraining step\n\n{written(rows(results, 'step', 'eager'), given.markdown)}")
     save(given.json, head, results)
 
 

@@ -56,9 +56,26 @@ class Untied(nn.Module):
         return ACTIVATIONS[self.activation](convolve(x, self.weight, None, *self.layer.where) + self.bias)
 
 
+class Consumed(nn.Module):
+    """A layer, and a 1×1 convolution to 16 filters that reads its output."""
+
+    def __init__(self, layer: nn.Module, weight: Tensor) -> None:
+        super().__init__()
+        self.layer, self.consumer = layer, nn.Parameter(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.consume(self.layer(x))
+
+    def consume(self, y: Tensor) -> Tensor:
+        return (F.conv2d if y.dim() == 4 else F.conv3d)(y, self.consumer)
+
+
 @dataclass(frozen=True)
 class Ways:
-    """The leaves of one layer, each way of running it, and what those with an untied bias have to give."""
+    """The leaves of one layer, each way of running it, and what those with an untied bias have to give.
+
+    The answer is that to the first and to the last image.
+    """
 
     leaves: list[Tensor]
     runs: dict[str, Callable[[], Tensor]]
@@ -66,8 +83,11 @@ class Ways:
     answer: Tensor
 
 
-def ways(layer: Layer, batch: int, device: str, activation: str, peers: set[str]) -> Ways:
-    """``runs`` can be differentiated; those that are ``served`` by another process infer alone."""
+def ways(layer: Layer, batch: int, device: str, activation: str, peers: set[str], chain: bool) -> Ways:
+    """``runs`` can be differentiated; those that are ``served`` by another process infer alone.
+
+    In a ``chain`` each has a consumer behind it.
+    """
     dims = len(layer.size)
     form = torch.channels_last if dims == 2 else torch.channels_last_3d
     convolve = F.conv2d if dims == 2 else F.conv3d
@@ -76,7 +96,7 @@ def ways(layer: Layer, batch: int, device: str, activation: str, peers: set[str]
     weight = torch.randn(out, into // layer.groups, *[layer.kernel] * dims, device=device)
     weight = (weight / weight[0].numel() ** 0.5).to(memory_format=form)
     with torch.no_grad():
-        exact = convolve(x[:1].double(), weight.double(), None, *layer.where)
+        exact = convolve(x[[0, -1]].double(), weight.double(), None, *layer.where)
     bias = torch.randn_like(exact[:1].float()).to(memory_format=form)[0]
     answer = ACTIVATIONS[activation](exact + bias.double())
     eager = Untied(weight, bias, layer, activation)
@@ -100,18 +120,26 @@ def ways(layer: Layer, batch: int, device: str, activation: str, peers: set[str]
         "eager": lambda: eager(x),
         "convbias": lambda: ours(x),
     }
+    leaves = list(dict.fromkeys([x, *eager.parameters(), tied, *ours.parameters()]))
+    network: nn.Module = eager
+    if chain:
+        consumer = torch.randn(16, out, *[1] * dims, device=device) / out**0.5
+        network = consumed = Consumed(eager, consumer.to(memory_format=form))
+        runs = {name: lambda run=run: consumed.consume(run()) for name, run in runs.items()}
+        with torch.no_grad():
+            answer = consumed.double().consume(answer)
+        network.float()
     if "compile" in peers:
-        compiled = torch.compile(eager)
+        compiled = torch.compile(network)
         runs["compile"] = lambda: compiled(x)
     if "max-autotune" in peers:
-        tuned = torch.compile(eager, mode="max-autotune")
+        tuned = torch.compile(network, mode="max-autotune")
         runs["max-autotune"] = lambda: tuned(x)
-    leaves = list(dict.fromkeys([x, *eager.parameters(), tied, *ours.parameters()]))
-    return Ways(leaves, runs, _served(eager, x, peers) if device == "cpu" else {}, answer)
+    return Ways(leaves, runs, _served(eager, network, x, peers) if device == "cpu" else {}, answer)
 
 
-def _served(eager: Untied, x: Tensor, peers: set[str]) -> dict[str, Elsewhere]:
-    """The same layer by other runtimes."""
+def _served(eager: Untied, network: nn.Module, x: Tensor, peers: set[str]) -> dict[str, Elsewhere]:
+    """The same layer by other runtimes, those that read ONNX with its consumer."""
     image = x.detach().contiguous()
     given = {
         "x": image.numpy(),
@@ -124,7 +152,9 @@ def _served(eager: Untied, x: Tensor, peers: set[str]) -> dict[str, Elsewhere]:
     }
     wanted = installed(peers)
     if not peers.isdisjoint(("onnxruntime", "openvino")):
-        given["onnx"] = as_onnx(eager, image)
+        given["onnx"] = as_onnx(network, image)
+    if network is not eager:
+        wanted = [name for name in wanted if name in ("onnxruntime", "openvino")]
     if len(x) > 1 or eager.layer.groups > 1 or eager.layer.kernel != 3 or image.dim() > 4:
         wanted = [name for name in wanted if name != "ncnn"]
     return {name: Elsewhere(name, given, torch.get_num_threads()) for name in wanted}

@@ -141,6 +141,10 @@ def test_images_of_several_sizes_in_turn(name: str, compiled: bool, monkeypatch:
         for x in images:
             torch.testing.assert_close(call(x), expected(made, x).relu(), rtol=1e-3, atol=1e-3)
     assert len(packed) == times
+    made.weight.mul_(2)
+    for x in images:
+        torch.testing.assert_close(call(x), expected(made, x).relu(), rtol=1e-3, atol=1e-3)
+    assert len(packed) == 2 * times
 
 
 def test_no_more_than_a_few_sizes_are_kept() -> None:
