@@ -30,10 +30,10 @@ from . import ops  # noqa: F401  (registers torch.ops.convbias)
 from .errors import ShapeError
 from .geometry import Geometry, Site
 from .ops.activations import check_activation
-from .ops.call import Call, as_arguments, small
+from .ops.call import BY_LABEL, Call, small
 from .ops.into import run_into
 from .ops.route import run
-from .tying import Tying, parse
+from .tying import Labelled, Tying, parse
 from .tying.base import check_shapes
 
 __all__ = [
@@ -263,44 +263,71 @@ def _convolution(
 ) -> Tensor:
     if not isinstance(input, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"input={input!r}: must be a tensor, not {type(input).__name__}")
-    if bias is not None and not isinstance(bias, Tensor):
-        geometry, name, site = _check(input.shape, weight.shape, groups, activation, *where)
-        tensors, tying = _read(bias, site)
-        return call(input, weight, tensors, tying, geometry, groups, name, out=out)
-    shape = None if bias is None else bias.shape
-    arguments = (input.shape, weight.shape, shape, groups, activation, *where)
+    if bias is None:
+        biases, spelled = [], None
+    elif isinstance(bias, Tensor):
+        biases, spelled = [bias], bias.shape
+    else:
+        biases, spelled = _read(bias)
+    arguments = (input.shape, weight.shape, spelled, groups, activation, *where)
     compiling = is_compiling()
-    try:
-        plan, is_small = (_plan(*arguments), None) if compiling else _known_plan(*arguments)
-    except TypeError:
-        arguments = tuple(tuple(given) if isinstance(given, list) else given for given in arguments)
-        plan, is_small = _known_plan(*arguments)
-    biases = [] if bias is None else [bias]
+    if compiling or not (spelled is None or isinstance(spelled, torch.Size) or isinstance(spelled[0], str)):
+        plan, is_small = _plan(*arguments), None
+    else:
+        try:
+            plan, is_small = _known_plan(*arguments)
+        except TypeError:  # a list, which cannot be looked up
+            arguments = tuple(tuple(given) if isinstance(given, list) else given for given in arguments)
+            plan, is_small = _known_plan(*arguments)
+    if plan.labels is not None:
+        biases = [*biases, plan.labels.to(biases[0].device)]
     if compiling or out is not None:
         return call(input, weight, biases, plan.tying, plan.geometry, groups, plan.activation, out)
     return run(Call(input, weight, biases, plan.tying, plan.geometry, groups, plan.activation), is_small)
 
 
+def _read(
+    bias: tuple[str | Tying, Tensor | Sequence[Tensor]],
+) -> tuple[list[Tensor], tuple[str | Tying, tuple[torch.Size, ...]]]:
+    """The tensors of a tying and its parameters; the tying, and the tensors' shapes."""
+    if not (isinstance(bias, tuple | list) and len(bias) == 2):  # pyright: ignore[reportUnnecessaryIsInstance]
+        rule = "must be None, a tensor, or a tying and its parameters, such as ('tap', taps)"
+        raise TypeError(f"bias of type {type(bias).__name__}: {rule}")
+    tying, parameters = bias
+    tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    return tensors, (tying, tuple(tensor.shape for tensor in tensors))
+
+
+_Spelled = torch.Size | tuple[str | Tying, tuple[torch.Size, ...]] | None
+
+
 class _Plan(NamedTuple):
-    """What follows from the shapes and numbers of a call."""
+    """What follows from the shapes and numbers of a call; the labels of a tying that has some."""
 
     geometry: Geometry
     tying: str
     activation: str
+    labels: Tensor | None = None
 
 
 def _plan(
     input: torch.Size,
     weight: torch.Size,
-    bias: torch.Size | None,
+    bias: _Spelled,
     groups: int,
     activation: str | None,
     *where: Any,
 ) -> _Plan:
-    """For a bias that is None, tied or the field itself."""
+    """For no bias, one that is tied or the field itself, of this size, or a tying with parameters' shapes."""
     geometry, name, site = _check(input, weight, groups, activation, *where)
     if bias is None:
         return _Plan(geometry, "none", name)
+    if not isinstance(bias, torch.Size):
+        tying = parse(bias[0])
+        check_shapes(tying, bias[1], site)
+        if isinstance(tying, Labelled):
+            return _Plan(geometry, BY_LABEL, name, tying.labels_at(site))
+        return _Plan(geometry, repr(tying), name)
     full = (site.channels,) if len(bias) == 1 else site.field_shape
     if len(bias) != len(full) or any(
         n not in (m, 1) or (n != m and len(bias) == 1) for n, m in zip(bias, full, strict=True)
@@ -317,7 +344,7 @@ def _plan(
 # To look a plan up takes a tenth of the time of making it, which is longer than a small convolution's.
 @functools.lru_cache(maxsize=1024, typed=True)
 def _known_plan(
-    input: torch.Size, weight: torch.Size, bias: torch.Size | None, groups: int, *others: Any
+    input: torch.Size, weight: torch.Size, bias: _Spelled, groups: int, *others: Any
 ) -> tuple[_Plan, bool]:
     """The plan, and whether the call is small."""
     plan = _plan(input, weight, bias, groups, *others)
@@ -352,12 +379,3 @@ def _check(
     _check_size(input, weight, geometry, groups)
     channels = weight[1] * groups if transposed else weight[0]
     return geometry, check_activation(activation), Site.of(channels, geometry, input[-dims:])
-
-
-def _read(bias: tuple[str | Tying, Tensor | Sequence[Tensor]], site: Site) -> tuple[list[Tensor], str]:
-    """The op's ``bias`` and ``tying`` for a tying and its parameters."""
-    spec, parameters = bias
-    tying = parse(spec)
-    given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
-    check_shapes(tying, given, site)
-    return as_arguments(tying, given, site)

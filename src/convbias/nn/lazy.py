@@ -65,7 +65,7 @@ class _Lazy(LazyModuleMixin, ConvNd):
             self.in_channels = self.weight.shape[0 if self.transposed else 1] * (
                 1 if self.transposed else self.groups
             )
-            check_shapes(self.tying, self._bias_parameters(), site)
+            check_shapes(self.tying, [p.shape for p in self._bias_parameters()], site)
             self.output_size = site.output_size
         self._place_labels()
 

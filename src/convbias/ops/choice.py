@@ -34,6 +34,9 @@ def backend(name: str | None = None, *, winograd: bool | None = None) -> Iterato
 
     ``"native"`` takes the own kernels even where torch's are measured to be as fast; ``"auto"``, which is
     what holds without it, takes what is faster. The variable CONVBIAS_BACKEND says the same for a process.
+    By torch's kernels a NaN or an infinity stays in the windows that read it; Winograd's algorithm spreads it
+    over a tile of the output, and a convolution into few filters over some neighbours.
+
     ``winograd=False`` keeps 3×3 convolutions as they are written, whose rounding errors are up to three
     times smaller than by Winograd's algorithm (of a weight's gradient from few outputs, six times). What is
     not given stays as it is.

@@ -82,7 +82,7 @@ class Tying(ABC):
 
         Raises ShapeError for parameters of the wrong shapes.
         """
-        check_shapes(self, parameters, site)
+        check_shapes(self, [p.shape for p in parameters], site)
         return self.field(parameters, site).expand(site.field_shape)
 
     def count(self, site: Site) -> int:
@@ -95,10 +95,10 @@ class Tying(ABC):
         return sum(math.prod(shape) for shape in self.shapes(site).values())
 
 
-def check_shapes(tying: Tying, parameters: Parameters, site: Site) -> None:
-    """Raise ShapeError unless ``parameters`` are what ``tying`` has at ``site``."""
+def check_shapes(tying: Tying, shapes: Sequence[Sequence[int]], site: Site) -> None:
+    """Raise ShapeError unless ``shapes`` are those of the parameters that ``tying`` has at ``site``."""
     wanted = list(tying.shapes(site).values())
-    found = [tuple(p.shape) for p in parameters]
+    found = [tuple(shape) for shape in shapes]
     if found != wanted:
         raise ShapeError("bias", found, f"the tying {tying!r} has parameters of shapes {wanted} here")
 
