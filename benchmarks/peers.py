@@ -61,13 +61,10 @@ class Consumed(nn.Module):
 
     def __init__(self, layer: nn.Module, weight: Tensor) -> None:
         super().__init__()
-        self.layer, self.consumer = layer, nn.Parameter(weight)
+        self.layer, self.weight = layer, nn.Parameter(weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.consume(self.layer(x))
-
-    def consume(self, y: Tensor) -> Tensor:
-        return (F.conv2d if y.dim() == 4 else F.conv3d)(y, self.consumer)
+        return (F.conv2d if x.dim() == 4 else F.conv3d)(self.layer(x), self.weight)
 
 
 @dataclass(frozen=True)
@@ -124,11 +121,9 @@ def ways(layer: Layer, batch: int, device: str, activation: str, peers: set[str]
     network: nn.Module = eager
     if chain:
         consumer = torch.randn(16, out, *[1] * dims, device=device) / out**0.5
+        answer = convolve(answer, consumer.double())
         network = consumed = Consumed(eager, consumer.to(memory_format=form))
-        runs = {name: lambda run=run: consumed.consume(run()) for name, run in runs.items()}
-        with torch.no_grad():
-            answer = consumed.double().consume(answer)
-        network.float()
+        runs = {name: lambda run=run: convolve(run(), consumed.weight) for name, run in runs.items()}
     if "compile" in peers:
         compiled = torch.compile(network)
         runs["compile"] = lambda: compiled(x)

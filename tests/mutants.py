@@ -192,7 +192,7 @@ MUTANTS = [
     ("ops/kept.py", "[-self.MOST :]", ""),
     ("ops/kept.py", "        if not all(map(lasting, tensors)):\n            return None\n", ""),
     ("ops/kept.py", "        return Passing, ()\n", "        return Passing, (self.value,)\n"),
-    ("ops/kept.py", "(isinstance(tensor, Parameter) or not tensor.is_floating_point())", "True"),
+    ("ops/kept.py", "isinstance(tensor, Parameter) or not tensor.is_floating_point()", "True"),
     ("ops/packing.py", "        return ways.pack(call, known)\n", "        return ways.pack(call)\n"),
     ("ops/ways.py", 'packed.way == plan.way != "direct" and', "packed.way == plan.way and"),
     ("ops/ways.py", 'packed.way == plan.way != "direct" and', 'packed.way != "direct" and'),

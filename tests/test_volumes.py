@@ -26,7 +26,6 @@ pytestmark = pytest.mark.skipif(convolve.missing() is not None, reason="torch la
 LAST = torch.channels_last_3d
 CHANNELS, FILTERS = 2, 3
 # Flat along each of the axes in turn, and no two axes alike.
-# Flat along each of the axes in turn, and no two axes alike.
 CASES: list[tuple[tuple[int, int, int], dict[str, Any]]] = [
     ((3, 104, 100), {"kernel_size": 3, "padding": 1}),
     ((104, 3, 100), {"kernel_size": (2, 3, 1), "padding": (0, 1, 0), "stride": (1, 2, 3)}),
@@ -82,6 +81,24 @@ def way_of(input: Tensor, weight: Tensor, *where: Any) -> str:
     return select(input, weight, None, *where, None).name
 
 
+def near(mine: Tensor, gradient: Tensor) -> None:
+    assert_close(mine.double(), gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()))
+
+
+def check(layer: convbias.Conv3d, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The layer's output and the gradient of ``x``, which are right, and not by the slow way."""
+    y = layer(x)
+    gy = whole(*y.shape)
+    wanted, gradients = defined(layer, x, gy)
+    with Backends() as backends:
+        found = torch.autograd.grad(y, [x, *layer.parameters()], gy)
+    assert backends.seen == ["Mkldnn"]
+    assert_close(y.double(), wanted, rtol=1e-5, atol=1e-4)
+    for mine, gradient in zip(found, gradients, strict=True):
+        near(mine, gradient)
+    return y, found[0]
+
+
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("activation", [None, "relu", "gelu"])
 @pytest.mark.parametrize("tying", TYINGS)
@@ -94,17 +111,9 @@ def test_a_step_of_one_volume(
     layer = made(size, tying, activation, **options)
     layer.to(memory_format=form)  # pyright: ignore[reportCallIssue]
     x = whole(1, CHANNELS, *size).to(memory_format=form).requires_grad_()
-    y = layer(x)
-    gy = whole(*y.shape)
-    wanted, gradients = defined(layer, x, gy)
-    with Backends() as backends:
-        found = torch.autograd.grad(y, [x, *layer.parameters()], gy)
-    assert backends.seen == ["Mkldnn"]
-    assert_close(y.double(), wanted, rtol=1e-5, atol=1e-4)
+    y, gx = check(layer, x)
     assert y.is_contiguous(memory_format=form)
-    assert found[0].is_contiguous(memory_format=form)
-    for mine, gradient in zip(found, gradients, strict=True):
-        assert_close(mine.double(), gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()))
+    assert gx.is_contiguous(memory_format=form)
 
 
 SIDES = st.integers(1, 150)
@@ -159,6 +168,12 @@ def test_it_is_told_and_left_to_torch_by_aten() -> None:
         assert convbias.explain_route(layer, x)[0].convolution == "torch"
 
 
+def test_what_is_padded_otherwise_is_told_as_torchs() -> None:
+    layer = convbias.Conv3d(CHANNELS, FILTERS, 3, padding=1, padding_mode="circular", activation="relu")
+    (told,) = convbias.explain_route(layer, torch.zeros(1, CHANNELS, *SIZE))
+    assert (told.convolution, told.epilogue) == ("torch", "in_place")
+
+
 @pytest.mark.parametrize("frozen", ["weight", "bias", "input"])
 def test_what_is_frozen_has_no_gradient(frozen: str) -> None:
     torch.manual_seed(0)
@@ -172,8 +187,7 @@ def test_what_is_frozen_has_no_gradient(frozen: str) -> None:
     left = [name for name in names if name != frozen]
     found = torch.autograd.grad(layer(x), [tensors[name] for name in left], gy)
     for name, mine in zip(left, found, strict=True):
-        wanted = gradients[names.index(name)]
-        assert_close(mine.double(), wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
+        near(mine, gradients[names.index(name)])
 
 
 @pytest.mark.parametrize("activation", [None, "relu", "gelu"])
@@ -209,11 +223,4 @@ def test_without_own_kernels_the_convolution_alone_is_a_step(monkeypatch: pytest
     step = trained(Call(x, layer.weight, list(layer.parameters())[1:], "untied", layer.geometry(), 1, "relu"))
     assert step is not None
     assert not step.is_whole
-    y = layer(x)
-    gy = whole(*y.shape)
-    _, gradients = defined(layer, x, gy)
-    with Backends() as backends:
-        found = torch.autograd.grad(y, [x, *layer.parameters()], gy)
-    assert backends.seen == ["Mkldnn"]
-    for mine, gradient in zip(found, gradients, strict=True):
-        assert_close(mine.double(), gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()))
+    check(layer, x)

@@ -23,7 +23,7 @@ from .call import Call, Packed, recorded
 from .choice import SMALL, chosen, winograd
 from .epilogue import KEEPING
 from .followers import transform
-from .kept import Recent, lasting
+from .kept import Recent
 from .layout import as_torchs, field_as, form_of, layout_of
 
 _WHERE = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, int groups, str activation"
@@ -163,18 +163,17 @@ _known_geometry = functools.lru_cache(maxsize=1024)(_geometry)
 
 def _packed(call: Call) -> Packed | None:
     """The weight as the kernel wants it, from an earlier call where nothing has changed since."""
-    if not lasting(call.weight):
-        return None
     key = (layout_of(call.input), call.geometry, call.groups, call.fielded, chosen(), winograd())
-    recent = _kept.get(call.weight)
-    if recent is None:
-        recent = _kept[call.weight] = Recent[_Packing](holding=False)
+    recent = _kept.get(call.weight) or Recent[_Packing](holding=False)
 
     def pack(others: list[_Packing]) -> _Packing:
         return _Packing(packing.packed(call, [other.packed for other in others if other.packed]))
 
     made = recent.get(pack, [call.weight], key)
-    return None if made is None else made.ready(call)
+    if made is None:
+        return None
+    _kept.setdefault(call.weight, recent)
+    return made.ready(call)
 
 
 def _fake(input: Tensor, weight: Tensor, field: Tensor | None, *where: Any) -> Tensor:

@@ -88,13 +88,13 @@ class Recent(Generic[T]):
 
 
 def lasting(tensor: Tensor) -> bool:
-    """Whether it is the same one at the next call, and torch counts its changes: a parameter, or labels."""
-    return counted(tensor) and (isinstance(tensor, Parameter) or not tensor.is_floating_point())
+    """Whether it is the same one at the next call, and torch counts its changes: a parameter, or labels.
 
-
-def counted(tensor: Tensor) -> bool:
-    """Whether torch counts the changes of ``tensor``: not where other processes can write to it."""
-    return not tensor.is_inference() and not tensor.is_shared()
+    Those that other processes can write to it does not count.
+    """
+    if tensor.is_inference() or tensor.is_shared():
+        return False
+    return isinstance(tensor, Parameter) or not tensor.is_floating_point()
 
 
 def state_of(tensors: Sequence[Tensor]) -> State:

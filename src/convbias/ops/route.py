@@ -245,12 +245,16 @@ def _is_joined(call: Call) -> bool:
     """Whether all that follows torch's convolution is joined to it for the sake of its gradients."""
     if not recorded(call.tensors) or not training.is_whole(call):
         return False
-    return volumes.is_slow(call) or training.of_weights(call, call.weight.requires_grad) is not None
+    return _is_turned(call) or training.of_weights(call, call.weight.requires_grad) is not None
+
+
+def _is_turned(call: Call) -> bool:
+    """Whether it is a single volume whose step goes around torch's slow way."""
+    return volumes.is_slow(call) and training.is_joined(call)
 
 
 def _no_onednn(call: Call) -> str | None:
-    around = recorded(call.tensors) and training.is_joined(call) and volumes.is_slow(call)
-    return None if around else convolve.refusal(call)
+    return None if _is_turned(call) else convolve.refusal(call)
 
 
 def _first(reasons: Reasons) -> tuple[str, dict[str, str]]:
