@@ -7,8 +7,8 @@
 namespace CONVBIAS_INSTRUCTIONS {
 namespace {
 
-// Inputs that stay in the second cache.
-constexpr int64_t AT_HAND = 1 << 18;
+// Inputs that stay in the second cache, beside what is fetched.
+constexpr int64_t AT_HAND = FETCHES ? 1 << 15 : 1 << 18;
 
 int64_t packed_size(const Convolution& c) { return c.kernel[0] * c.kernel[1] * c.channels; }
 
@@ -39,6 +39,13 @@ struct Turns {
     }
 };
 
+// The lines of the image at x that row `row` + 1 reads and `row` does not.
+Ahead ahead_of(const Convolution& c, const float* x, int64_t row) {
+    const int64_t last = (row * c.stride[0]) + (c.kernel[0] - 1) * c.dilation[0] - c.before[0];
+    const int64_t from = least(at_least(last + 1, 0), c.size[0]), end = least(at_least(last + 1 + c.stride[0], 0), c.size[0]);
+    return {x + from * c.size[1] * c.channels, x + end * c.size[1] * c.channels};
+}
+
 bool convolve(const Convolution& c, const float* x, const float* packed, const float* residual, float* y,
               const Field& field, int activation, int threads) {
     const bool aligned = c.channels % LANES == 0 && is_aligned(y);
@@ -49,7 +56,7 @@ bool convolve(const Convolution& c, const float* x, const float* packed, const f
         const auto [sample, row] = turns.turn(number);
         const Ends ends = finish.ends(sample, row * c.out[1] * c.channels);
         const float* image = x + sample * c.size[0] * c.size[1] * c.channels;
-        convolve_row(c, whole, image, 0, packed, row, finish, ends, y + sample * finish.places);
+        convolve_row(c, whole, image, 0, packed, row, finish, ends, y + sample * finish.places, ahead_of(c, image, row));
     });
     return true;
 }

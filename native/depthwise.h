@@ -16,6 +16,13 @@ namespace {
 constexpr int EDGE = 4;
 constexpr int64_t MOST_LINES = 16;
 
+// Vectors of less than a line go over each line several times, with others between: machines do not foresee that, and
+// are told to fetch what is far away; and what is written past the caches has to be whole lines.
+constexpr int64_t LINE_OF_CACHE = 64 / sizeof(float);
+constexpr bool FETCHES = LANES < LINE_OF_CACHE;
+// Outputs of so many numbers are far away, and so are their inputs.
+constexpr int64_t FAR = 3 << 19;
+
 // What a row of outputs reads: those rows of the kernel that meet the image, each from where the window of
 // output 0 begins, which may be beyond the border.
 struct Lines {
@@ -62,7 +69,7 @@ inline void block(const Lines& lines, int64_t first, int64_t channel, const Ends
     for (int o = 0; o < R; o++) sums[o] = ends.first(at + o * step);
     for (int64_t i = 0; i < lines.lines; i++)
         add(lines.line[i].from + first * lines.output + channel, lines.line[i].weights + channel, sums);
-    if (ends.past) {
+    if (!FETCHES && ends.past) {
 #pragma GCC unroll 16
         for (int o = 0; o < R; o++) stream(y + at + o * step, ends.last(sums[o]));
     } else {
@@ -92,6 +99,16 @@ inline void edge(const Lines& lines, int64_t output, int64_t begin, int64_t end,
     }
 }
 
+// Part of its caller, for gcc leaves out calls that do nothing but this.
+ALWAYS_INLINE void fetch(const float* from, const float* end) {
+    for (; from < end; from += LINE_OF_CACHE) __builtin_prefetch(from);
+}
+
+// The lines of the image that the next row reads first.
+struct Ahead {
+    const float *from = nullptr, *end = nullptr;
+};
+
 struct Row {
     const Convolution& c;
     const Lines& lines;
@@ -99,6 +116,8 @@ struct Row {
     float* y;       // the sample's output,
     int64_t begin;  // and where the row begins in it
     Ends ends;
+    Ahead ahead;
+    bool far;
 
     void edges(int64_t first, int64_t last) const {
         for (int64_t o = first; o < last; o++) {
@@ -141,10 +160,21 @@ struct Row {
 
     template <int R, class Add>
     void across(int64_t first, Add add) const {
-        for (int64_t channel = 0; channel < c.channels; channel += LANES)
+        for (int64_t channel = 0; channel < c.channels; channel += LANES) {
+            if (FETCHES && far) fetch_behind(first * c.channels + channel * R, R * c.channels, R * LANES);
             // The last vector starts earlier, where it would reach beyond the channels.
             block<R>(lines, first, least(channel, c.channels - LANES), ends, y + begin, add);
+        }
         finished(first, first + R);
+    }
+
+    // While `count` outputs are made from number `at` on: as many `behind` them, where their sums start, and what the
+    // next row reads at their places.
+    ALWAYS_INLINE void fetch_behind(int64_t at, int64_t behind, int64_t count) const {
+        const int64_t inputs = c.stride[0] * c.stride[1], there = ahead.end - ahead.from;
+        if (inputs * at < there) fetch(ahead.from + inputs * at, ahead.from + least(inputs * (at + count), there));
+        fetch(y + begin + at + behind, y + begin + at + behind + count);
+        if (ends.starts[0]) fetch(ends.starts[0] + at + behind, ends.starts[0] + at + behind + count);
     }
 
     void finished(int64_t first, int64_t last) const {
@@ -180,7 +210,7 @@ inline Whole whole_row(const Convolution& c) {
 
 // Row `row` of a sample's outputs, to y, from its image, whose line `first` begins at x.
 inline void convolve_row(const Convolution& c, Whole whole, const float* x, int64_t first, const float* packed, int64_t row,
-                         const Finishing& finish, const Ends& ends, float* y) {
+                         const Finishing& finish, const Ends& ends, float* y, Ahead ahead = {}) {
     Lines lines;
     lines.lines = 0;
     lines.channels = c.channels;
@@ -193,7 +223,8 @@ inline void convolve_row(const Convolution& c, Whole whole, const float* x, int6
         const float* from = x + ((line - first) * c.size[1] - c.before[1]) * c.channels;
         lines.line[lines.lines++] = {from, packed + i * c.kernel[1] * c.channels};
     }
-    whole({c, lines, finish, y, row * c.out[1] * c.channels, ends});
+    const bool far = c.samples * finish.places >= FAR;
+    whole({c, lines, finish, y, row * c.out[1] * c.channels, ends, ahead, far});
 }
 
 }  // namespace

@@ -22,7 +22,7 @@ int64_t window(const Convolution& c, int64_t pixels) { return c.kernel[1] + (pix
 
 // How long a row of outputs takes, of which so many are taken for one: two numbers are read in a cycle.
 int64_t cost(const Convolution& c, int64_t pixels) {
-    const int64_t groups = c.out[1] / pixels, blocks = (groups + ROWS - 1) / ROWS;
+    const int64_t groups = c.out[1] / pixels, blocks = (groups + TALL - 1) / TALL;
     const int64_t rest = c.out[1] % pixels > 0;
     const int64_t depth = c.kernel[0] * window(c, pixels) * c.channels;
     return depth * (at_least(blocks * LATENCY, groups + blocks) + rest * LATENCY) + (groups + rest) * FINISHING;

@@ -9,6 +9,9 @@ namespace CONVBIAS_INSTRUCTIONS {
 namespace {
 
 constexpr int PANEL = 2 * LANES;
+// Rows whose sums are kept in registers where they are one vector wide: an addition waits for the one before, and the
+// machine could begin eight others meanwhile.
+constexpr int TALL = ROWS < 8 ? 2 * ROWS : ROWS;
 constexpr int64_t MOST_SEGMENTS = 64;
 // Numbers that are fetched together, and how many weights further on some are fetched: the machine itself fetches no
 // further than to the end of a page.
@@ -176,7 +179,7 @@ inline void multiply_block(const Rows& rows, int64_t offset, const float* panel,
     }
 }
 
-template <bool gathered, int V, int R = ROWS>
+template <bool gathered, int V, int R>
 inline void multiply_rows(int64_t count, const Rows& rows, int64_t offset, const float* panel, const Product& to,
                           int64_t at, int64_t last) {
     if (count == R)
@@ -190,13 +193,15 @@ inline void multiply_rows(int64_t count, const Rows& rows, int64_t offset, const
 template <bool gathered = false>
 inline void multiply(const Rows& rows, int64_t first, int64_t count, const float* panel, int64_t filters,
                      const Product& to, int64_t column) {
+    constexpr int tall = gathered ? ROWS : TALL;
+    const int64_t most = filters > LANES ? ROWS : tall;
     // Blocks of much the same size: small ones waste more of the registers.
-    for (int64_t left = (count + ROWS - 1) / ROWS; left > 0; left--) {
+    for (int64_t left = (count + most - 1) / most; left > 0; left--) {
         const int64_t size = (count + left - 1) / left, offset = first * rows.step, at = first * to.step + column;
         if (filters > LANES)
-            multiply_rows<gathered, 2>(size, rows, offset, panel, to, at, filters - LANES);
+            multiply_rows<gathered, 2, ROWS>(size, rows, offset, panel, to, at, filters - LANES);
         else
-            multiply_rows<gathered, 1>(size, rows, offset, panel, to, at, filters);
+            multiply_rows<gathered, 1, tall>(size, rows, offset, panel, to, at, filters);
         first += size;
         count -= size;
     }

@@ -133,7 +133,7 @@ def test_an_activation_follows_the_bias(activation: str) -> None:
 
 
 X, W = torch.zeros(1, 3, 5, 6), torch.zeros(4, 3, 3, 3)
-BAD: dict[str, Any] = {"array": numpy.zeros(4), "tap": ["tap"], "half": [1.5]}
+BAD: dict[str, Any] = {"array": numpy.zeros(4), "tap": ["tap"], "half": [1.5], "word": "untied"}
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,8 @@ BAD: dict[str, Any] = {"array": numpy.zeros(4), "tap": ["tap"], "half": [1.5]}
         (lambda: C.conv2d(X, W[0]), ShapeError, r"weight=\[3, 3, 3\]: needs 4 axes, for 2D kernels"),
         (lambda: C.conv2d(X, W, BAD["array"]), TypeError, "bias of type ndarray: must be None, a tensor, or"),
         (lambda: C.conv2d(X, W, BAD["tap"]), TypeError, "bias of type list: must be None, a tensor, or"),
-        (lambda: C.conv2d(X, W, stride=BAD["half"]), TypeError, "cannot be interpreted as an integer"),
+        (lambda: C.conv2d(X, W, stride=BAD["half"]), TypeError, r"stride=\(1.5,\): needs one integer, or one"),
+        (lambda: C.conv2d(X, W, None, BAD["word"]), TypeError, "stride=.untied.: needs one integer, or one"),
         (lambda: C.conv2d(X, W, activation="swish"), ValueError, "='swish': must be None or one of relu"),
     ],
 )  # fmt: skip

@@ -35,12 +35,14 @@ def per_axis(name: str, value: int | Sequence[int], dims: int) -> tuple[int, ...
 
     Raises ShapeError for a number of them that does not fit, TypeError for what is no integer.
     """
-    if isinstance(value, Iterable):
-        values = tuple(map(_integer, value))
-        if len(values) != dims:
-            raise ShapeError(name, values, f"needs one integer, or one for each of {dims} axes")
-        return values
-    return (_integer(value),) * dims
+    rule = f"needs one integer, or one for each of {dims} axes"
+    try:
+        values = tuple(map(_integer, value)) if isinstance(value, Iterable) else (_integer(value),) * dims
+    except TypeError:
+        raise TypeError(f"{name}={value!r}: {rule}") from None
+    if len(values) != dims:
+        raise ShapeError(name, values, rule)
+    return values
 
 
 def _integer(value: int) -> int:
@@ -235,8 +237,8 @@ class Geometry:
 
     def convolve(self, input: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1) -> Tensor:
         """torch's own convolution of ``input`` by ``weight`` with this geometry, ``bias`` tied."""
-        run, before, after = self._torch
-        return run(self.padded(input)[0], weight, bias, *before, groups, *after)
+        run, before, after, pads = self._torch
+        return run(self.padded(input)[0] if pads else input, weight, bias, *before, groups, *after)
 
     def padded(self, input: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """``input`` with the padding that torch's convolution cannot do by itself, and what is left to it."""
@@ -244,13 +246,14 @@ class Geometry:
         return F.pad(input, around, mode) if around else input, padding
 
     @cached_property
-    def _torch(self) -> tuple[Callable[..., Tensor], _Numbers, _Numbers]:
-        """torch's own convolution, and its numbers before and after the groups."""
+    def _torch(self) -> tuple[Callable[..., Tensor], _Numbers, _Numbers, bool]:
+        """torch's own convolution, its numbers before and after the groups, whether it is padded before."""
         stride, padding, dilation = map(_brief, (self.stride, self._padding[0], self.dilation))
+        pads = bool(self._padding[1])
         if self.transposed:
             before = (stride, padding, _brief(self.output_padding))
-            return _TRANSPOSED[self.dims - 1], before, (dilation,)
-        return _CONVOLVE[self.dims - 1], (stride, padding, dilation), ()
+            return _TRANSPOSED[self.dims - 1], before, (dilation,), pads
+        return _CONVOLVE[self.dims - 1], (stride, padding, dilation), (), pads
 
     @cached_property
     def _padding(self) -> tuple[tuple[int, ...], tuple[int, ...], str]:
