@@ -55,6 +55,12 @@ struct Case : Fielded {
         // More than are summed up by themselves, twice over.
         if (winograd && random.below(8) == 0) shape.channels = 65 + random.below(40);
         shape.filters = depthwise ? shape.channels : least + random.below(random.below(4) ? 9 : 40);
+        // Or weights so many that all threads work on one part of the tiles together.
+        const bool common = winograd && random.below(10) == 0;
+        if (common) {
+            shape.channels = 161 + random.below(20);
+            shape.filters = 161 + random.below(20);
+        }
         // Or so few that places are taken together, as many as a wide row pays for.
         const bool grouped = way == DIRECT && random.below(2);
         if (grouped) shape.filters = 1 + random.below(3);
@@ -77,7 +83,7 @@ struct Case : Fielded {
             shape.stride[axis] = winograd ? 1 : 1 + random.below(random.below(2) ? 1 : 3);
             // Along a row the direct way takes no dilation.
             shape.dilation[axis] = winograd || (way == DIRECT && axis) ? 1 : 1 + random.below(random.below(2) ? 1 : 3);
-            const int64_t most = axis ? grouped ? 150 : random.below(2) ? 12 : 40 : depthwise ? 20 : deep ? 4 : 6;
+            const int64_t most = axis ? grouped ? 150 : common || random.below(2) ? 12 : 40 : depthwise ? 20 : deep ? 4 : 6;
             shape.out[axis] = 1 + random.below(most);
             shape.before[axis] = pointwise ? 0 : random.below(shape.dilation[axis] * (shape.kernel[axis] - 1) + 2);
             const int64_t reach = (shape.out[axis] - 1) * shape.stride[axis] - shape.before[axis] +

@@ -153,9 +153,12 @@ BAD: dict[str, Any] = {"array": numpy.zeros(4), "tap": ["tap"], "half": [1.5], "
         (lambda: C.conv2d(X, W[0]), ShapeError, r"weight=\[3, 3, 3\]: needs 4 axes, for 2D kernels"),
         (lambda: C.conv2d(X, W, BAD["array"]), TypeError, "bias of type ndarray: must be None, a tensor, or"),
         (lambda: C.conv2d(X, W, BAD["tap"]), TypeError, "bias of type list: must be None, a tensor, or"),
-        (lambda: C.conv2d(X, W, stride=BAD["half"]), TypeError, r"stride=\(1.5,\): needs one integer, or one"),
+        (lambda: C.conv2d(X, W, stride=BAD["half"]), TypeError, r"stride=\(1.5,\): needs one integer"),
         (lambda: C.conv2d(X, W, None, BAD["word"]), TypeError, "stride=.untied.: needs one integer, or one"),
+        (lambda: C.conv2d(X, W, groups=0), ShapeError, "groups=0: groups must be a positive integer"),
+        (lambda: C.conv2d(X, W, groups=True), ShapeError, "groups=True: groups must be a positive integer"),
         (lambda: C.conv2d(X, W, activation="swish"), ValueError, "='swish': must be None or one of relu"),
+        (lambda: convbias.Conv2d(1, 1, 1, activation=BAD["tap"]), ValueError, "'tap'.: must be None or one"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(

@@ -366,6 +366,8 @@ def _check(
 ) -> tuple[Geometry, str, Site]:
     if len(weight) != dims + 2:
         raise ShapeError("weight", list(weight), f"needs {dims + 2} axes, for {dims}D kernels")
+    if isinstance(groups, bool) or groups < 1:
+        raise ShapeError("groups", groups, "groups must be a positive integer")
     geometry = Geometry.of(
         dims,
         tuple(weight[2:]),

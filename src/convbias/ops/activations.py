@@ -39,7 +39,8 @@ CHEAP = ("relu", "relu6")
 
 def check_activation(activation: str | None) -> str:
     """The name of the activation, "" for none; raises ValueError for an unknown one."""
-    if activation is not None and activation not in ACTIVATIONS:
+    # Not in a dict: what is no string may have no hash.
+    if activation is not None and activation not in tuple(ACTIVATIONS):
         raise ValueError(
             f"activation={activation!r}: must be None or one of {', '.join(ACTIVATIONS)}; "
             "for another, leave it None and apply your own after the layer"
