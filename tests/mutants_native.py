@@ -285,7 +285,7 @@ MUTANTS = [
     ("pointwise_gradients.cpp", "omp_get_thread_num() * BLOCK * step", "0"),
     ("outer.h", "sums + columns * k + first * wide", "sums + columns * k + first * PANEL"),
     ("outer.h", "if (wide > LANES)", "if (true)"),
-    ("outer.h", "(columns - first + left - 1) / left", "(columns - first) / left"),
+    ("outer.h", "(columns + ROWS - 1) / ROWS", "columns / ROWS"),
     ("pointwise_gradients.cpp", "least(PANEL, c.channels - channel)", "PANEL"),
     ("pointwise_gradients.cpp", "turned + channel * filters", "turned + channel"),
     ("pointwise_gradients.cpp", "l < least(wide, filters - k)", "l < wide"),
