@@ -41,8 +41,8 @@ struct Turns {
 
 // The lines of the image at x that row `row` + 1 reads and `row` does not.
 Ahead ahead_of(const Convolution& c, const float* x, int64_t row) {
-    const int64_t last = (row * c.stride[0]) + (c.kernel[0] - 1) * c.dilation[0] - c.before[0];
-    const int64_t from = least(at_least(last + 1, 0), c.size[0]), end = least(at_least(last + 1 + c.stride[0], 0), c.size[0]);
+    const int64_t next = row * c.stride[0] - c.before[0] + (c.kernel[0] - 1) * c.dilation[0] + 1;
+    const int64_t from = least(at_least(next, 0), c.size[0]), end = least(at_least(next + c.stride[0], 0), c.size[0]);
     return {x + from * c.size[1] * c.channels, x + end * c.size[1] * c.channels};
 }
 

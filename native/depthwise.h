@@ -18,8 +18,7 @@ constexpr int64_t MOST_LINES = 16;
 
 // Vectors of less than a line go over each line several times, with others between: machines do not foresee that, and
 // are told to fetch what is far away; and what is written past the caches has to be whole lines.
-constexpr int64_t LINE_OF_CACHE = 64 / sizeof(float);
-constexpr bool FETCHES = LANES < LINE_OF_CACHE;
+constexpr bool FETCHES = LANES < LINE;
 // Outputs of so many numbers are far away, and so are their inputs.
 constexpr int64_t FAR = 3 << 19;
 
@@ -101,7 +100,7 @@ inline void edge(const Lines& lines, int64_t output, int64_t begin, int64_t end,
 
 // Part of its caller, for gcc leaves out calls that do nothing but this.
 ALWAYS_INLINE void fetch(const float* from, const float* end) {
-    for (; from < end; from += LINE_OF_CACHE) __builtin_prefetch(from);
+    for (; from < end; from += LINE) __builtin_prefetch(from);
 }
 
 // The lines of the image that the next row reads first.

@@ -13,9 +13,8 @@ constexpr int PANEL = 2 * LANES;
 // machine could begin eight others meanwhile.
 constexpr int TALL = ROWS < 8 ? 2 * ROWS : ROWS;
 constexpr int64_t MOST_SEGMENTS = 64;
-// Numbers that are fetched together, and how many weights further on some are fetched: the machine itself fetches no
-// further than to the end of a page.
-constexpr int64_t LINE = 16, AHEAD = 2048;
+// How many weights further on some are fetched: the machine itself fetches no further than to the end of a page.
+constexpr int64_t AHEAD = 2048;
 // Rows that were gathered lie a line apart: so many numbers further on is the next line of each.
 constexpr int64_t GATHERED = ROWS * LINE;
 

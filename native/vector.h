@@ -28,6 +28,9 @@ constexpr int LANES = 4, ROWS = 6, REGISTERS = 16;
 constexpr int MOST_BESIDE = 14;
 constexpr int beside(int taken) { return REGISTERS - 2 - taken < MOST_BESIDE ? REGISTERS - 2 - taken : MOST_BESIDE; }
 
+// Numbers that are fetched together: a line of the caches.
+constexpr int64_t LINE = 16;
+
 typedef float Vector __attribute__((vector_size(LANES * sizeof(float))));
 // The same anywhere in memory.
 typedef float Lying __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));

@@ -101,8 +101,7 @@ def run(call: Call, is_small: bool | None = None) -> Tensor:
             # Where a weight is kept packed, there is a kernel that it was packed for.
             is_small = call.packed is None and call.is_small
         y = _few(call) if is_small else _many(call)
-    if watched():
-        tell(call, y)
+    tell(call, y)
     return y
 
 
@@ -127,11 +126,10 @@ def watched() -> bool:
 
 def _few(call: Call) -> Tensor:
     """The same as :func:`_many` for a small image, of which all own kernels would refuse to take part."""
-    input, weight, bias, tying, geometry, groups, activation, _ = call
-    y = geometry.convolve(input, weight, bias[0] if tying == "tied" else None, groups)
+    y = call.convolve(call.input)
     if chosen() == "native":
         return _finished_if_any(call, y)
-    return aten.in_place(call.field(), activation, y) if call.fielded or activation else y
+    return aten.in_place(call.field(), call.activation, y)
 
 
 def _many(call: Call) -> Tensor:
