@@ -20,7 +20,18 @@ FOLDING = (
     "cli_folding",
 )
 RUNNING = (
-    *("trained", "volumes", "kept", "chained", "functional", "geometry", "into", "layout", "derivatives"),
+    *(
+        "few",
+        "trained",
+        "volumes",
+        "kept",
+        "chained",
+        "functional",
+        "geometry",
+        "into",
+        "layout",
+        "derivatives",
+    ),
     "ways",
 )
 # File, what stands there, and what is put in its place.
@@ -232,7 +243,12 @@ MUTANTS = [
     ("ops/route.py", "._replace(input=_NONE, weight=_NONE, bias=())", ""),
     ("nn/convnd.py", "self.activation, self.output_size, chosen()", "self.activation, chosen()"),
     ("nn/convnd.py", "        self._forget()\n        return super()", "        return super()"),
-    ("functional.py", "plan, small(input, weight, groups)", "plan, True"),
+    ("ops/few.py", "    if not small(input, weight, groups):\n        return None\n", ""),
+    ("ops/few.py", "field if field.dtype is y.dtype else field.to(y.dtype)", "field"),
+    ("ops/few.py", "bias[0] if self._tied else None", "None"),
+    ("nn/convnd.py", " if weight.numel() < HEAVY else None", ""),
+    ("nn/convnd.py", "        if self._computed:\n            return None\n", ""),
+    ("ops/route.py", '_watched.get() is None and chosen() != "native"', "_watched.get() is None"),
     ("geometry.py", "padding, _brief(self.output_padding))", "padding, dilation)"),
     ("ops/trained.py", "None if plan is None or plan.weights_alone else plan", "plan"),
     ("ops/trained.py", "training.of_weights(call, call.weight.requires_grad)", "None"),

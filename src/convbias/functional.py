@@ -30,9 +30,10 @@ from . import ops  # noqa: F401  (registers torch.ops.convbias)
 from .errors import ShapeError
 from .geometry import Geometry, Site
 from .ops.activations import check_activation
-from .ops.call import BY_LABEL, Call, small
+from .ops.call import BY_LABEL, Call
+from .ops.few import Few, few_of
 from .ops.into import run_into
-from .ops.route import run
+from .ops.route import at_once, run
 from .tying import Labelled, Tying, parse
 from .tying.base import check_shapes
 
@@ -190,17 +191,14 @@ def conv_transpose3d(
     return _convolution(input, weight, bias, where, groups, activation, out)
 
 
-def check_input(input: Tensor, weight: Tensor, geometry: Geometry, groups: int) -> None:
-    """Raise ShapeError, in torch's words, for an ``input`` that the convolution cannot take.
-
-    TypeError for one that is no tensor.
-    """
+def check_input(input: Tensor) -> None:
+    """Raise TypeError for an ``input`` that is no tensor."""
     if not isinstance(input, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"input={input!r}: must be a tensor, not {type(input).__name__}")
-    _check_size(input.shape, weight.shape, geometry, groups)
 
 
-def _check_size(size: torch.Size, weight: torch.Size, geometry: Geometry, groups: int) -> None:
+def check_size(size: torch.Size, weight: torch.Size, geometry: Geometry, groups: int) -> None:
+    """Raise ShapeError, in torch's words, for an input of a ``size`` that the convolution cannot take."""
     dims, transposed = geometry.dims, geometry.transposed
     if len(size) not in (dims + 1, dims + 2):
         raise ShapeError(
@@ -261,8 +259,7 @@ def _convolution(
     activation: str | None,
     out: Tensor | None,
 ) -> Tensor:
-    if not isinstance(input, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"input={input!r}: must be a tensor, not {type(input).__name__}")
+    check_input(input)
     if bias is None:
         biases, spelled = [], None
     elif isinstance(bias, Tensor):
@@ -272,18 +269,18 @@ def _convolution(
     arguments = (input.shape, weight.shape, spelled, groups, activation, *where)
     compiling = is_compiling()
     if compiling or not (spelled is None or isinstance(spelled, torch.Size) or isinstance(spelled[0], str)):
-        plan, is_small = _plan(*arguments), None
+        plan, few = _plan(*arguments), None
     else:
         try:
-            plan, is_small = _known_plan(*arguments)
+            plan, few = _known_plan(*arguments)
         except TypeError:  # a list, which cannot be looked up
             arguments = tuple(tuple(given) if isinstance(given, list) else given for given in arguments)
-            plan, is_small = _known_plan(*arguments)
+            plan, few = _known_plan(*arguments)
     if plan.labels is not None:
         biases = [*biases, plan.labels.to(biases[0].device)]
-    if compiling or out is not None:
-        return call(input, weight, biases, plan.tying, plan.geometry, groups, plan.activation, out)
-    return run(Call(input, weight, biases, plan.tying, plan.geometry, groups, plan.activation), is_small)
+    if few is not None and out is None and at_once():
+        return few(input, weight, biases)
+    return call(input, weight, biases, plan.tying, plan.geometry, groups, plan.activation, out)
 
 
 def _read(
@@ -345,10 +342,10 @@ def _plan(
 @functools.lru_cache(maxsize=1024, typed=True)
 def _known_plan(
     input: torch.Size, weight: torch.Size, bias: _Spelled, groups: int, *others: Any
-) -> tuple[_Plan, bool]:
-    """The plan, and whether the call is small."""
+) -> tuple[_Plan, Few | None]:
+    """The plan, and what runs a small call at once."""
     plan = _plan(input, weight, bias, groups, *others)
-    return plan, small(input, weight, groups)
+    return plan, few_of(input, weight, plan.geometry, plan.tying, groups, plan.activation)
 
 
 def _check(
@@ -378,6 +375,6 @@ def _check(
         transposed=transposed,
         output_padding=output_padding,
     )
-    _check_size(input, weight, geometry, groups)
+    check_size(input, weight, geometry, groups)
     channels = weight[1] * groups if transposed else weight[0]
     return geometry, check_activation(activation), Site.of(channels, geometry, input[-dims:])

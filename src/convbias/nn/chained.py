@@ -22,8 +22,8 @@ from ..ops.layout import layout_of
 from ..ops.own import Convolution
 from ..ops.route import may_write, watched
 from ..ops.settled import Settled
+from .checks import check_residual
 from .conv import Conv2d
-from .convnd import check_residual
 
 _flat = chain.from_iterable
 

@@ -5,27 +5,29 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter, init
 
-from ..errors import ShapeError
 from ..functional import call, check_input
 from ..geometry import Geometry, Site, per_axis
 from ..ops.activations import ACTIVATIONS, check_activation
 from ..ops.call import BY_LABEL, Call, field_of, recorded
-from ..ops.choice import chosen, winograd
+from ..ops.choice import SMALL, chosen, winograd
+from ..ops.convolve import HEAVY
+from ..ops.few import Few, few_of
 from ..ops.followers import follower
 from ..ops.kept import Passing, Recent, forget
 from ..ops.layout import layout_of
-from ..ops.route import Stepwise, step_of, watched
+from ..ops.route import Stepwise, at_once, step_of, watched
 from ..ops.settled import Settled
 from ..ops.trained import Trained
 from ..tying import NoBias, Tying
 from .biased import Biased
+from .checks import check, check_channels, check_residual
 
 Ints = int | Sequence[int]
 
@@ -145,6 +147,10 @@ class ConvNd(Biased):
     def _run(self, input: Tensor, geometry: Geometry, residual: Tensor | None = None) -> Tensor:
         # Each tensor is read once: a parametrisation computes it anew each time.
         weight, bias = self._tensor("weight"), self._bias_arguments()
+        if residual is None and at_once() and type(input) is Tensor and input.numel() < SMALL:
+            few = self._few(input.shape, weight.shape, geometry)
+            if few is not None:
+                return few(input, weight, bias)
         tensors = [input, weight, *bias]
         if residual is not None:
             check_residual(residual, input, self.out_channels, geometry)
@@ -162,6 +168,14 @@ class ConvNd(Biased):
             return run(*call, self.activation or "", self.output_size)
         y = run(*call, "", self.output_size) + residual
         return ACTIVATIONS[self.activation](y) if self.activation else y
+
+    def _few(self, input: torch.Size, weight: torch.Size, geometry: Geometry) -> Few | None:
+        """What runs an input of such a size at once, or None where something is kept that is faster."""
+        # To write a field out takes longer than a small convolution.
+        if self._computed:
+            return None
+        activation = self.activation or ""
+        return _known_few(input, weight, geometry, self.groups, self.output_size, self._spelling, activation)
 
     def _key(self, input: Tensor, geometry: Geometry) -> tuple[object, ...]:
         setting = (geometry, self.groups, self.activation, self.output_size, chosen(), winograd())
@@ -189,7 +203,7 @@ class ConvNd(Biased):
         others: Sequence[Settled] = (),
     ) -> Settled:
         """The call, with what can be kept for the next one: the field written out, the weight packed."""
-        check(input, weight, geometry, self.groups, self.output_size)
+        check(input.shape, weight.shape, geometry, self.groups, self.output_size)
         spelling = self._spelling
         if self._computed:
             site = Site.of(self.out_channels, geometry, input.shape[-self.dims :])
@@ -212,7 +226,7 @@ class ConvNd(Biased):
     def _step(
         self, input: Tensor, weight: Tensor, bias: Sequence[Tensor], geometry: Geometry
     ) -> Trained | Stepwise:
-        check(input, weight, geometry, self.groups, self.output_size)
+        check(input.shape, weight.shape, geometry, self.groups, self.output_size)
         return step_of(
             Call(input, weight, bias, self._spelling, geometry, self.groups, self.activation or "")
         )
@@ -274,43 +288,21 @@ def run(
     output_size: tuple[int, ...] | None,
 ) -> Tensor:
     """The op, for an input that has not been checked and a bias that is for ``output_size``, or for any."""
-    check(input, weight, geometry, groups, output_size)
+    check_input(input)
+    check(input.shape, weight.shape, geometry, groups, output_size)
     return call(input, weight, bias, tying, geometry, groups, activation)
 
 
-def check(
-    input: Tensor, weight: Tensor, geometry: Geometry, groups: int, output_size: tuple[int, ...] | None
-) -> None:
-    """Raise ShapeError for an input that the convolution cannot take, or that the bias is not for."""
-    check_input(input, weight, geometry, groups)
-    if output_size is None:
-        return
-    found = geometry.output_size(input.shape[-geometry.dims :])
-    if found != output_size:
-        raise ShapeError(
-            "input",
-            list(input.shape),
-            f"gives an output of {found}, but the bias of this layer is for {output_size}; "
-            f"resize_({found}) interpolates it, and a tap or grid bias follows the image",
-        )
-
-
-def check_residual(residual: Tensor, input: Tensor, channels: int, geometry: Geometry) -> None:
-    """Raise ShapeError for a residual of another shape than the output's, ValueError for one elsewhere."""
-    dims = geometry.dims
-    wanted = (*input.shape[: -dims - 1], channels, *geometry.output_size(input.shape[-dims:]))
-    if residual.shape != wanted:
-        raise ShapeError("residual", list(residual.shape), f"must have the output's shape, {list(wanted)}")
-    if residual.device != input.device:
-        raise ValueError(f"residual on {residual.device}: must be on the input's device, {input.device}")
-
-
-def check_channels(in_channels: int, out_channels: int, groups: int) -> None:
-    """Raise ShapeError for channels that cannot be grouped so."""
-    if groups <= 0:
-        raise ShapeError("groups", groups, "groups must be a positive integer")
-    for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
-        if value < 0:
-            raise ShapeError(name, value, "must not be negative")
-        if value % groups != 0:
-            raise ShapeError(name, value, f"{name} must be divisible by groups, {groups}")
+@lru_cache(maxsize=1024)
+def _known_few(
+    input: torch.Size,
+    weight: torch.Size,
+    geometry: Geometry,
+    groups: int,
+    output_size: tuple[int, ...] | None,
+    tying: str,
+    activation: str,
+) -> Few | None:
+    check(input, weight, geometry, groups, output_size)
+    # Heavy weights are kept in another order.
+    return few_of(input, weight, geometry, tying, groups, activation) if weight.numel() < HEAVY else None

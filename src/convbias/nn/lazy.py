@@ -16,8 +16,9 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from ..errors import ShapeError
 from ..tying import Tying
 from ..tying.base import check_shapes
+from .checks import check_channels
 from .conv import Conv1d, Conv2d, Conv3d
-from .convnd import ConvNd, Ints, check_channels
+from .convnd import ConvNd, Ints
 from .transposed import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 
 

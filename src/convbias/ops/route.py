@@ -10,6 +10,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from . import aten, convolve, native, training, volumes, ways
 from .call import Call, recorded
@@ -69,11 +70,12 @@ def explain_route(function: Callable[..., object], *args: Any, **kwargs: Any) ->
       convolution by torch
         not own: the image is small
         not onednn: torch's convolution is as fast, but for 3D images one by one and packed weights
-      field and activation by in_place
+      field and activation by steps
         not own: the image is small
         not onednn: the image is small
         not native: the output has fewer than 16384 numbers: torch's single steps are as fast
         not aten: the output has fewer than 16384 numbers: torch's single steps are as fast
+        not in_place: the image is small: to ask who else sees the output takes longer
     """
     routes = list[Route]()
     token = _watched.set(routes)
@@ -84,25 +86,32 @@ def explain_route(function: Callable[..., object], *args: Any, **kwargs: Any) ->
     return routes
 
 
-def run(call: Call, is_small: bool | None = None) -> Tensor:
-    """Run ``call`` by the first kernels, fastest first, that do not refuse it; the last refuse nothing.
-
-    ``is_small`` is the call's, where that is known already.
-    """
+def run(call: Call) -> Tensor:
+    """Run ``call`` by the first kernels, fastest first, that do not refuse it; the last refuse nothing."""
     tensors = call.tensors
     if follower(tensors) is not None:
         y = aten.composite(call)
     elif call.input.dim() < call.weight.dim():
-        return run(call._replace(input=call.input[None]), is_small)[0]
+        return run(call._replace(input=call.input[None]))[0]
     elif recorded(tensors):
         y = step_of(call)(call.input, call.weight, call.bias)
     else:
-        if is_small is None:
-            # Where a weight is kept packed, there is a kernel that it was packed for.
-            is_small = call.packed is None and call.is_small
-        y = _few(call) if is_small else _many(call)
+        y = aten.composite(call) if is_few(call) else _many(call)
     tell(call, y)
     return y
+
+
+def at_once() -> bool:
+    """Whether a small call needs no :func:`run`: whatever follows, torch's steps are what it comes to."""
+    if is_compiling() or torch.is_grad_enabled():
+        return False
+    return _watched.get() is None and chosen() != "native"
+
+
+def is_few(call: Call) -> bool:
+    """Whether torch's steps run ``call`` where no gradient is recorded, and no own kernel would."""
+    # Where a weight is kept packed, there is a kernel that it was packed for.
+    return call.packed is None and call.is_small and chosen() != "native"
 
 
 def tell(call: Call, y: Tensor, added: bool = False) -> None:
@@ -111,9 +120,9 @@ def tell(call: Call, y: Tensor, added: bool = False) -> None:
     if watching is None:
         return
     if not added:
-        watching.append(_told(call, y))
+        watching.append(_told(call, y, is_few(call) and not recorded(call.tensors)))
         return
-    told, own = _told(call.activating, y), str(ways.refusal(call))
+    told, own = _told(call.activating, y, False), str(ways.refusal(call))
     if not call.activation:
         told = replace(told, epilogue=convolve.NAME, not_epilogue={"own": own})
     watching.append(replace(told, convolution=convolve.NAME, not_convolution={"own": own}))
@@ -122,14 +131,6 @@ def tell(call: Call, y: Tensor, added: bool = False) -> None:
 def watched() -> bool:
     """Whether :func:`explain_route` is to be told of every call."""
     return _watched.get() is not None
-
-
-def _few(call: Call) -> Tensor:
-    """The same as :func:`_many` for a small image, of which all own kernels would refuse to take part."""
-    y = call.convolve(call.input)
-    if chosen() == "native":
-        return _finished_if_any(call, y)
-    return aten.in_place(call.field(), call.activation, y)
 
 
 def _many(call: Call) -> Tensor:
@@ -212,7 +213,7 @@ def may_write(tensors: Sequence[Tensor]) -> bool:
     return follower(tensors) is None and not recorded(tensors)
 
 
-def _told(call: Call, y: Tensor) -> Route:
+def _told(call: Call, y: Tensor, few: bool) -> Route:
     followed = follower(call.tensors)
     own = followed or (training.refusal(call) if recorded(call.tensors) else ways.refusal(call))
     plan = ways.plan_of(call) if own is None else None
@@ -233,6 +234,8 @@ def _told(call: Call, y: Tensor) -> Route:
         later = "the activation's derivative needs what goes in" if apart else None
         epilogues = {name: own or later, "onednn": fused or alone}
         epilogues |= {name: followed or refusal(call, y) for name, (_, refusal) in EPILOGUES.items()}
+        if few:
+            epilogues["in_place"] = "the image is small: to ask who else sees the output takes longer"
         if joined:
             epilogues["native"] = None
     convolution, not_convolution = _first(convolutions)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from . import packing, route, ways
 from .call import Call
+from .few import Few
 from .layout import field_as, form_of
 
 
@@ -37,7 +38,9 @@ class Settled:
         self._convolve: Callable[[Call, Tensor], Tensor] | None = None
         self._finish: Callable[[Tensor], Tensor] | None = None
         batched = call.input.dim() == call.weight.dim()
-        if self._whole is None and batched and ways.refusal(call) is not None:
+        few = self._whole is None and route.is_few(call)
+        self._few = Few(call.geometry, call.tying, call.groups, call.activation, call.site) if few else None
+        if self._whole is None and not few and batched and ways.refusal(call) is not None:
             self._convolve, left = route.convolution(call)
             self._left = left._replace(input=call.weight)
 
@@ -45,6 +48,8 @@ class Settled:
         if not route.watched():
             if self._whole is not None:
                 return self._whole(self.call, input, residual)
+            if self._few is not None and residual is None:
+                return self._few(input, self.call.weight, self.call.bias)
             if self._convolve is not None and residual is None:
                 return self._convolved_and_finished(self._convolve, input)
         call = self.call._replace(input=input)
