@@ -117,7 +117,11 @@ def small(input: torch.Size, weight: torch.Size, groups: int) -> bool:
 
 def recorded(tensors: Sequence[Tensor]) -> bool:
     """Whether torch records a gradient of what is computed from ``tensors``."""
-    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor.requires_grad:
+                return True
+    return False
 
 
 def field_of(bias: Sequence[Tensor], tying: str, site: Site) -> Tensor:
