@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import Parameter
 from torch.testing import assert_close
 
 import convbias
 from convbias import ShapeError, functional
 from convbias.nn import convnd
-from convbias.ops import convolve, native, route
+from convbias.ops import convolve, few, native, route
 from convbias.tying import Regions
 from layer_cases import SOME, Case, expected, over, plain
 
@@ -113,3 +114,116 @@ def test_own_kernels_where_they_are_chosen() -> None:
         with convbias.backend("native"):
             assert convbias.explain_route(layer, x)[0].epilogue == "native"
             assert_close(layer(x), expected(layer, x).detach())
+
+
+@pytest.mark.parametrize(
+    ("tying", "name", "shape"),
+    [
+        ("untied", "bias", (5, 4, 6, 6)),
+        ("untied", "bias", (4, 6, 7)),
+        ("c h", "bias", (8, 6, 1)),
+        ("untied", "weight", (1, 2, 3, 3)),
+        ("", "weight", (4, 2, 2, 2)),
+        ("c + h w", "bias_1", (1, 7, 6)),
+    ],
+)
+def test_no_output_grows_by_a_parameter_that_does_not_fit(
+    tying: str, name: str, shape: tuple[int, ...]
+) -> None:
+    layer, x = plain(tying).make(), plain(tying).input(1)
+    setattr(layer, name, Parameter(torch.randn(*shape, dtype=torch.float64)))
+    told: list[type[Exception] | torch.Size] = []
+    for recording in (True, False):
+        with torch.set_grad_enabled(recording):
+            try:
+                told.append(layer(x).shape)
+            except (RuntimeError, ValueError) as error:
+                told.append(type(error))
+    assert told[0] == told[1]
+
+
+def test_what_is_odd_in_one_layer_is_not_in_another() -> None:
+    x = torch.randn(1, 2, 5, 5)
+    odd, even = convbias.Conv2d(2, 2, 3), convbias.Conv2d(2, 2, 3)
+    odd.groups = 1.0  # pyright: ignore[reportAttributeAccessIssue]
+    with torch.no_grad():
+        with pytest.raises(TypeError):
+            odd(x)
+        assert even(x).shape == (1, 2, 3, 3)
+    with pytest.raises(ShapeError, match="groups must be a positive integer"):
+        convbias.Conv2d(2, 2, 3, groups=True)
+
+
+@pytest.mark.parametrize("make", [lambda: convbias.ConvTranspose2d(3, 64, 4, stride=4), lambda: wide()])
+def test_large_outputs_of_small_inputs_are_not_small(make: Any, unasked: None) -> None:
+    with pytest.raises(Asked), torch.no_grad():
+        make()(torch.randn(1, 3, 36, 36))
+
+
+def wide() -> convbias.Conv2d:
+    return convbias.Conv2d(3, 8, 3, padding=30)
+
+
+@pytest.mark.parametrize("recording", [False, True])
+def test_a_bias_of_another_kind_of_numbers(recording: bool) -> None:
+    x, w = torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3)
+    with torch.set_grad_enabled(recording):
+        for input, weight, bias in (
+            (x.long(), w.long(), torch.full((1, 1, 1), 0.5)),
+            (x, w, torch.ones(1, 1, 1, dtype=torch.complex64)),
+        ):
+            with pytest.raises(
+                ValueError, match=r"bias of torch.\w+: must be of the output's kind of numbers"
+            ):
+                functional.conv2d(input, weight, bias)
+        assert functional.conv2d(x, w, torch.ones(1, 1, 1).double()).dtype == torch.float32
+
+
+def test_who_follows_is_told_where_someone_does() -> None:
+    layer, x = convbias.Conv2d(1, 2, 3, bias="untied", output_size=(4, 4)), torch.zeros(1, 1, 6, 6)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        (told,) = convbias.explain_route(layer, x)
+    assert set(told.not_epilogue.values()) == {"autocast is on"}
+
+
+def test_settings_that_changed_in_place() -> None:
+    layer, x = convbias.Conv2d(1, 2, 3), torch.zeros(1, 1, 6, 6)
+    layer.stride = [1, 1]  # pyright: ignore[reportAttributeAccessIssue]
+    with torch.no_grad():
+        assert layer(x).shape == (1, 2, 4, 4)
+        layer.stride[0] = 2  # pyright: ignore[reportIndexIssue]
+        assert layer(x).shape == (1, 2, 2, 4)
+    for recording in (False, True):
+        layer.activation = "foo"
+        with torch.set_grad_enabled(recording), pytest.raises(ValueError, match="activation='foo'"):
+            layer(x)
+
+
+def test_labels_that_were_first_wanted_in_inference_mode() -> None:
+    x, w, theta = torch.randn(1, 1, 9, 9), torch.randn(1, 1, 3, 3), torch.randn(1, 10, requires_grad=True)
+    with torch.inference_mode():
+        functional.conv2d(x, w, ("sym:d4", theta))
+    functional.conv2d(x, w, ("sym:d4", theta)).sum().backward()
+    assert theta.grad is not None
+
+
+def test_sizes_that_are_symbols() -> None:
+    x, w = torch.randn(1, 1, 6, 6), torch.randn(1, 1, 3, 3)
+    traced = make_fx(lambda x, w: functional.conv2d(x, w), tracing_mode="symbolic")(x, w)
+    assert_close(traced(2 * x, w), functional.conv2d(2 * x, w))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_sizes_that_are_tensors_are_not_kept() -> None:
+    layer, x = plain("untied", activation="relu").make(), plain("untied").input()
+    with torch.no_grad():
+        before = few.few_of.cache_info().misses
+        traced: Any = torch.jit.trace(layer, x, check_trace=False)
+        assert few.few_of.cache_info().misses == before
+        assert_close(traced(2 * x), layer(2 * x))
+
+
+def test_a_weight_that_is_no_tensor() -> None:
+    with pytest.raises(TypeError, match="weight=None: must be a tensor"):
+        functional.conv2d(torch.zeros(1, 1, 4, 4), None)  # pyright: ignore[reportArgumentType]

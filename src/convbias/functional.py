@@ -260,6 +260,8 @@ def _convolution(
     out: Tensor | None,
 ) -> Tensor:
     check_input(input)
+    if not isinstance(weight, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"weight={weight!r}: must be a tensor, not {type(weight).__name__}")
     if bias is None:
         biases, spelled = [], None
     elif isinstance(bias, Tensor):
@@ -271,16 +273,23 @@ def _convolution(
     if compiling or not (spelled is None or isinstance(spelled, torch.Size) or isinstance(spelled[0], str)):
         plan, few = _plan(*arguments), None
     else:
-        try:
-            plan, few = _known_plan(*arguments)
-        except TypeError:  # a list, which cannot be looked up
-            arguments = tuple(tuple(given) if isinstance(given, list) else given for given in arguments)
-            plan, few = _known_plan(*arguments)
+        plan, few = _looked_up(arguments)
     if plan.labels is not None:
         biases = [*biases, plan.labels.to(biases[0].device)]
     if few is not None and out is None and at_once():
         return few(input, weight, biases)
     return call(input, weight, biases, plan.tying, plan.geometry, groups, plan.activation, out)
+
+
+def _looked_up(arguments: tuple[Any, ...]) -> tuple[_Plan, Few | None]:
+    try:
+        return _known_plan(*arguments)
+    except TypeError:  # a list, or a size that is a symbol
+        arguments = tuple(tuple(given) if isinstance(given, list) else given for given in arguments)
+    try:
+        return _known_plan(*arguments)
+    except TypeError:
+        return _plan(*arguments), None
 
 
 def _read(
@@ -344,8 +353,10 @@ def _known_plan(
     input: torch.Size, weight: torch.Size, bias: _Spelled, groups: int, *others: Any
 ) -> tuple[_Plan, Few | None]:
     """The plan, and what runs a small call at once."""
-    plan = _plan(input, weight, bias, groups, *others)
-    return plan, few_of(input, weight, plan.geometry, plan.tying, groups, plan.activation)
+    # Labels that are kept are for calls of which a gradient is recorded too.
+    with torch.inference_mode(False):
+        plan = _plan(input, weight, bias, groups, *others)
+    return plan, few_of(input, weight, None, plan.geometry, plan.tying, groups, plan.activation)
 
 
 def _check(

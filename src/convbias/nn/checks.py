@@ -43,7 +43,7 @@ def check_residual(residual: Tensor, input: Tensor, channels: int, geometry: Geo
 
 def check_channels(in_channels: int, out_channels: int, groups: int) -> None:
     """Raise ShapeError for channels that cannot be grouped so."""
-    if groups <= 0:
+    if isinstance(groups, bool) or groups <= 0:
         raise ShapeError("groups", groups, "groups must be a positive integer")
     for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
         if value < 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -135,7 +135,8 @@ class ConvNd(Biased):
                 transposed=self.transposed,
                 output_padding=self.output_padding,
             )
-            self._geometry_key = key
+            # Lists that change in place would stay what they are.
+            self._geometry_key = tuple(list(given) if isinstance(given, list) else given for given in key)
         return self._geometry
 
     def _site(self) -> Site:
@@ -148,7 +149,7 @@ class ConvNd(Biased):
         # Each tensor is read once: a parametrisation computes it anew each time.
         weight, bias = self._tensor("weight"), self._bias_arguments()
         if residual is None and at_once() and type(input) is Tensor and input.numel() < SMALL:
-            few = self._few(input.shape, weight.shape, geometry)
+            few = self._few(input.shape, weight.shape, bias, geometry)
             if few is not None:
                 return few(input, weight, bias)
         tensors = [input, weight, *bias]
@@ -169,13 +170,17 @@ class ConvNd(Biased):
         y = run(*call, "", self.output_size) + residual
         return ACTIVATIONS[self.activation](y) if self.activation else y
 
-    def _few(self, input: torch.Size, weight: torch.Size, geometry: Geometry) -> Few | None:
-        """What runs an input of such a size at once, or None where something is kept that is faster."""
-        # To write a field out takes longer than a small convolution.
-        if self._computed:
+    def _few(
+        self, input: torch.Size, weight: torch.Size, bias: Sequence[Tensor], geometry: Geometry
+    ) -> Few | None:
+        """What runs an input of such a size at once; None where it does not fit or something is kept."""
+        # To write a field out takes longer than a small convolution; heavy weights are kept in another order.
+        if self._computed or weight.numel() >= HEAVY:
             return None
-        activation = self.activation or ""
-        return _known_few(input, weight, geometry, self.groups, self.output_size, self._spelling, activation)
+        tying, field = self._spelling, bias[0].shape if bias and self._spelling != "tied" else None
+        few = few_of(input, weight, field, geometry, tying, self.groups, self.activation or "")
+        fits = few is not None and self.output_size in (None, few.output_size)
+        return few if fits else None
 
     def _key(self, input: Tensor, geometry: Geometry) -> tuple[object, ...]:
         setting = (geometry, self.groups, self.activation, self.output_size, chosen(), winograd())
@@ -203,7 +208,7 @@ class ConvNd(Biased):
         others: Sequence[Settled] = (),
     ) -> Settled:
         """The call, with what can be kept for the next one: the field written out, the weight packed."""
-        check(input.shape, weight.shape, geometry, self.groups, self.output_size)
+        self._check(input, weight, geometry)
         spelling = self._spelling
         if self._computed:
             site = Site.of(self.out_channels, geometry, input.shape[-self.dims :])
@@ -226,10 +231,14 @@ class ConvNd(Biased):
     def _step(
         self, input: Tensor, weight: Tensor, bias: Sequence[Tensor], geometry: Geometry
     ) -> Trained | Stepwise:
-        check(input.shape, weight.shape, geometry, self.groups, self.output_size)
+        self._check(input, weight, geometry)
         return step_of(
             Call(input, weight, bias, self._spelling, geometry, self.groups, self.activation or "")
         )
+
+    def _check(self, input: Tensor, weight: Tensor, geometry: Geometry) -> None:
+        check(input.shape, weight.shape, geometry, self.groups, self.output_size)
+        check_activation(self.activation)
 
     def repack(self) -> None:
         """Forget what was computed from the parameters.
@@ -291,18 +300,3 @@ def run(
     check_input(input)
     check(input.shape, weight.shape, geometry, groups, output_size)
     return call(input, weight, bias, tying, geometry, groups, activation)
-
-
-@lru_cache(maxsize=1024)
-def _known_few(
-    input: torch.Size,
-    weight: torch.Size,
-    geometry: Geometry,
-    groups: int,
-    output_size: tuple[int, ...] | None,
-    tying: str,
-    activation: str,
-) -> Few | None:
-    check(input, weight, geometry, groups, output_size)
-    # Heavy weights are kept in another order.
-    return few_of(input, weight, geometry, tying, groups, activation) if weight.numel() < HEAVY else None

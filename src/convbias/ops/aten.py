@@ -45,9 +45,18 @@ def steps(call: Call, y: Tensor) -> Tensor:
     """The addition and the activation, each with a result of its own."""
     field = call.field()
     if field is not None:
-        # Under autocast y is narrower than the parameters and has to stay so.
-        y = y + field.to(y.dtype)
+        y = y + as_output(field, y)
     return ACTIVATIONS[call.activation](y) if call.activation else y
+
+
+def as_output(field: Tensor, y: Tensor) -> Tensor:
+    """``field`` in the numbers of ``y``, which under autocast is narrower than parameters and has to stay so.
+
+    ValueError where those could not hold it.
+    """
+    if not torch.can_cast(field.dtype, y.dtype):
+        raise ValueError(f"bias of {field.dtype}: must be of the output's kind of numbers, {y.dtype}")
+    return field.to(y.dtype)
 
 
 def in_place(field: Tensor | None, activation: str, y: Tensor) -> Tensor:

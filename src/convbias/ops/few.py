@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from operator import itemgetter
 from typing import final
 
@@ -11,13 +12,15 @@ import torch
 from torch import Tensor
 
 from ..geometry import Geometry, Site
-from .activations import ACTIVATIONS
+from .activations import ACTIVATIONS, check_activation
+from .aten import as_output
 from .call import field_of, small
+from .choice import SMALL
 
 
 @final
 class Few:
-    """``(input, weight, bias) ↦ act(conv(input, weight) + B)`` for images of one size: all else is ready.
+    """``(input, weight, bias) ↦ act(conv(input, weight) + B)`` for inputs of one size: all else is ready.
 
     To ask who follows a call, and so whether its output may be written over, takes as long as a small
     convolution. Here each step has a result of its own, and nobody need be asked.
@@ -26,6 +29,7 @@ class Few:
     """
 
     def __init__(self, geometry: Geometry, tying: str, groups: int, activation: str, site: Site) -> None:
+        self.output_size = site.sized()
         self._convolve, self._groups = geometry.convolve, groups
         self._tied = tying == "tied"
         self._field: Callable[[Sequence[Tensor]], Tensor] | None = None
@@ -33,23 +37,47 @@ class Few:
             self._field = itemgetter(0)
         elif tying not in ("none", "tied"):
             self._field = partial(field_of, tying=tying, site=site)
-        self._activate = ACTIVATIONS[activation] if activation else None
+        name = check_activation(activation or None)
+        self._activate = ACTIVATIONS[name] if name else None
 
     def __call__(self, input: Tensor, weight: Tensor, bias: Sequence[Tensor]) -> Tensor:
         y = self._convolve(input, weight, bias[0] if self._tied else None, self._groups)
         if self._field is not None:
             field = self._field(bias)
-            # Under autocast y is narrower than the parameters and has to stay so.
-            y = y + (field if field.dtype is y.dtype else field.to(y.dtype))
+            y = y + (field if field.dtype is y.dtype else as_output(field, y))
         return y if self._activate is None else self._activate(y)
 
 
+# Typed: to others a groups of True is not the same as 1.
+@lru_cache(maxsize=1024, typed=True)
 def few_of(
-    input: torch.Size, weight: torch.Size, geometry: Geometry, tying: str, groups: int, activation: str
+    input: torch.Size,
+    weight: torch.Size,
+    field: torch.Size | None,
+    geometry: Geometry,
+    tying: str,
+    groups: int,
+    activation: str,
 ) -> Few | None:
-    """What runs a call of such sizes, which must fit, or None where it is not small."""
-    if not small(input, weight, groups):
+    """What runs a call of such sizes, or None where input or output is not small.
+
+    None too where they do not fit, which others tell: by a ``field`` that is larger a sum would grow. It is
+    None where there is none, or one that was made to fit.
+    """
+    dims, transposed = geometry.dims, geometry.transposed
+    into, channels = (weight[0], weight[1] * groups) if transposed else (weight[1] * groups, weight[0])
+    if not small(input, weight, groups) or tuple(weight[2:]) != geometry.kernel_size:
         return None
-    channels = weight[1] * groups if geometry.transposed else weight[0]
-    site = Site.of(channels, geometry, input[-geometry.dims :])
+    if len(input) not in (dims + 1, dims + 2) or input[-dims - 1] != into:
+        return None
+    site = Site.of(channels, geometry, input[-dims:])
+    shape = site.field_shape
+    if math.prod(input[: -dims - 1]) * math.prod(shape) >= SMALL:
+        return None
+    if field is not None and not _fits(field, shape):
+        return None
     return Few(geometry, tying, groups, activation, site)
+
+
+def _fits(field: torch.Size, shape: tuple[int, ...]) -> bool:
+    return len(field) == len(shape) and all(n in (1, most) for n, most in zip(field, shape, strict=True))

@@ -51,6 +51,11 @@ def batched(gradient: Tensor) -> bool:
     return transform() is not None or _is_batched is None or _is_batched(gradient)
 
 
+def traced() -> bool:
+    """Whether torch.jit may be tracing, to which sizes are tensors."""
+    return _is_tracing is None or _is_tracing()
+
+
 def transform() -> str | None:
     """The active transform that a kernel must not bypass."""
     if _transforms is None or _is_tracing is None or not _has_levels:
@@ -59,4 +64,4 @@ def transform() -> str | None:
         return "a functorch transform is active"
     if forward_ad._current_level >= 0:  # pyright: ignore[reportPrivateUsage]
         return "forward-mode differentiation is active"
-    return "torch.jit or an ONNX export is tracing" if _is_tracing() else None
+    return "torch.jit or an ONNX export is tracing" if traced() else None

@@ -16,7 +16,8 @@ from . import aten, convolve, native, training, volumes, ways
 from .call import Call, recorded
 from .choice import chosen
 from .epilogue import IS_CHEAP, KEEPING, finish, finishing, is_cheap, native_refusal, too_few
-from .followers import follower
+from .few import Few, few_of
+from .followers import follower, traced
 from .layout import memory_order
 from .trained import Trained, trained
 
@@ -96,22 +97,27 @@ def run(call: Call) -> Tensor:
     elif recorded(tensors):
         y = step_of(call)(call.input, call.weight, call.bias)
     else:
-        y = aten.composite(call) if is_few(call) else _many(call)
+        few = few_for(call)
+        y = _many(call) if few is None else few(call.input, call.weight, call.bias)
     tell(call, y)
     return y
 
 
 def at_once() -> bool:
     """Whether a small call needs no :func:`run`: whatever follows, torch's steps are what it comes to."""
-    if is_compiling() or torch.is_grad_enabled():
+    if is_compiling() or torch.is_grad_enabled() or traced():
         return False
     return _watched.get() is None and chosen() != "native"
 
 
-def is_few(call: Call) -> bool:
-    """Whether torch's steps run ``call`` where no gradient is recorded, and no own kernel would."""
+def few_for(call: Call) -> Few | None:
+    """What runs a small ``call`` where no gradient is recorded, of which no own kernel would take part."""
     # Where a weight is kept packed, there is a kernel that it was packed for.
-    return call.packed is None and call.is_small and chosen() != "native"
+    if call.packed is not None or chosen() == "native":
+        return None
+    field = call.bias[0].shape if call.tying == "untied" else None
+    sizes = (call.input.shape, call.weight.shape, field)
+    return few_of(*sizes, call.geometry, call.tying, call.groups, call.activation)
 
 
 def tell(call: Call, y: Tensor, added: bool = False) -> None:
@@ -120,7 +126,7 @@ def tell(call: Call, y: Tensor, added: bool = False) -> None:
     if watching is None:
         return
     if not added:
-        watching.append(_told(call, y, is_few(call) and not recorded(call.tensors)))
+        watching.append(_told(call, y, not recorded(call.tensors) and few_for(call) is not None))
         return
     told, own = _told(call.activating, y, False), str(ways.refusal(call))
     if not call.activation:
@@ -234,7 +240,7 @@ def _told(call: Call, y: Tensor, few: bool) -> Route:
         later = "the activation's derivative needs what goes in" if apart else None
         epilogues = {name: own or later, "onednn": fused or alone}
         epilogues |= {name: followed or refusal(call, y) for name, (_, refusal) in EPILOGUES.items()}
-        if few:
+        if few and followed is None:
             epilogues["in_place"] = "the image is small: to ask who else sees the output takes longer"
         if joined:
             epilogues["native"] = None

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from . import packing, route, ways
 from .call import Call
-from .few import Few
 from .layout import field_as, form_of
 
 
@@ -38,9 +37,8 @@ class Settled:
         self._convolve: Callable[[Call, Tensor], Tensor] | None = None
         self._finish: Callable[[Tensor], Tensor] | None = None
         batched = call.input.dim() == call.weight.dim()
-        few = self._whole is None and route.is_few(call)
-        self._few = Few(call.geometry, call.tying, call.groups, call.activation, call.site) if few else None
-        if self._whole is None and not few and batched and ways.refusal(call) is not None:
+        self._few = route.few_for(call)
+        if self._whole is None and self._few is None and batched and ways.refusal(call) is not None:
             self._convolve, left = route.convolution(call)
             self._left = left._replace(input=call.weight)
 
