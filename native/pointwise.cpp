@@ -9,6 +9,9 @@ namespace {
 
 // Outputs that are worked on at a time, at most, where that is more than a block of them.
 constexpr int64_t PART = 2048;
+// And inputs, if they are shallow, so that a panel of weights stays in the first cache for several blocks. (Measured
+// where a block is 6 rows tall: a fifth less time from 16 and 24 channels to six times as many, none from 96 on.)
+constexpr int64_t SHALLOW = LANES < LINE ? 64 : 0, INPUTS = 4096;
 // How many weights are used for one block after another.
 constexpr int64_t WEIGHTS = 1 << 18;
 
@@ -24,7 +27,8 @@ struct Cut {
         if (c.filters > c.samples * c.out[0] * c.out[1]) slice = least(slice, whole_panels(c.filters / threads + PANEL - 1));
         slices = (c.filters + slice - 1) / slice;
         const int64_t block = ROWS * least(slice, c.filters);
-        const int64_t longest = (block < PART ? PART / block : 1) * ROWS;
+        const int64_t shallow = c.channels <= SHALLOW ? INPUTS / (c.channels * ROWS) : 1;
+        const int64_t longest = at_least(at_least(PART / block, shallow), 1) * ROWS;
         across = (c.out[1] + longest - 1) / longest;
         part = (c.out[1] + across - 1) / across;
         places = c.out[0] * across;
