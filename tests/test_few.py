@@ -88,6 +88,10 @@ def test_what_does_not_fit_is_refused_as_ever() -> None:
             ShapeError, match=r"gives an output of \(5, 6\), but the bias of this layer is for"
         ):
             layer(x[:, :, 1:])
+        with pytest.raises(
+            ShapeError, match=r"gives an output of \(6, 5\), but the bias of this layer is for"
+        ):
+            layer(x[..., 1:])
         with pytest.raises(ShapeError, match=r"expected input.* to have 2 channels, but got 1"):
             layer(x[:, 1:])
         with pytest.raises(TypeError, match="must be a tensor, not list"):
@@ -98,11 +102,11 @@ def test_heavy_weights_are_kept_in_their_order() -> None:
     layer = convbias.Conv2d(160, 160, 3, padding=1)
     x = torch.randn(1, 160, 4, 4).to(memory_format=torch.channels_last)
     with torch.no_grad():
-        (told,) = convbias.explain_route(layer, x)
         y = layer(x)
+        assert layer._settled.values()
+        (told,) = convbias.explain_route(layer, x)
     assert_close(y, expected(layer, x).detach(), rtol=1e-4, atol=1e-4)
     assert convolve.missing() is not None or told.packed_bytes > 0
-    assert bool(layer._settled.values())
 
 
 @pytest.mark.skipif(native.absence() is not None, reason=str(native.absence()))
@@ -124,6 +128,7 @@ def test_own_kernels_where_they_are_chosen() -> None:
         ("c h", "bias", (8, 6, 1)),
         ("untied", "weight", (1, 2, 3, 3)),
         ("", "weight", (4, 2, 2, 2)),
+        ("untied", "weight", (4, 2, 8, 8)),
         ("c + h w", "bias_1", (1, 7, 6)),
     ],
 )
@@ -154,14 +159,22 @@ def test_what_is_odd_in_one_layer_is_not_in_another() -> None:
         convbias.Conv2d(2, 2, 3, groups=True)
 
 
-@pytest.mark.parametrize("make", [lambda: convbias.ConvTranspose2d(3, 64, 4, stride=4), lambda: wide()])
-def test_large_outputs_of_small_inputs_are_not_small(make: Any, unasked: None) -> None:
-    with pytest.raises(Asked), torch.no_grad():
-        make()(torch.randn(1, 3, 36, 36))
-
-
-def wide() -> convbias.Conv2d:
-    return convbias.Conv2d(3, 8, 3, padding=30)
+@pytest.mark.parametrize(
+    ("make", "size"),
+    [
+        (lambda: convbias.ConvTranspose2d(3, 64, 4, stride=4), 36),
+        (lambda: convbias.Conv2d(3, 8, 3, padding=30), 36),
+        (lambda: convbias.Conv2d(3, 1, 3, stride=8), 80),
+    ],
+)
+def test_neither_input_nor_output_may_be_large(make: Any, size: int, unasked: None) -> None:
+    layer, x = make(), torch.randn(1, 3, size, size)
+    run = functional.conv_transpose2d if layer.transposed else functional.conv2d
+    with torch.no_grad():
+        with pytest.raises(Asked):
+            layer(x)
+        with pytest.raises(Asked):
+            run(x, layer.weight, stride=layer.stride, padding=layer.padding)
 
 
 @pytest.mark.parametrize("recording", [False, True])
