@@ -198,3 +198,17 @@ def test_own_kernels_run_what_is_not_small(batched: bool) -> None:
     weight = torch.randn(64, 64, 3, 3)
     assert differs(28)
     assert not differs(7)
+
+
+@pytest.mark.parametrize("recording", [False, True])
+@pytest.mark.parametrize(("channels", "size"), [(32, (4, 4)), (32, (64, 64)), (16, (16, 56, 56))])
+def test_a_tied_bias_of_another_type_is_refused_whatever_convolves(
+    channels: int, size: tuple[int, ...], recording: bool
+) -> None:
+    dims = len(size)
+    form = torch.channels_last if dims == 2 else torch.channels_last_3d
+    x = torch.randn(1, channels, *size).to(memory_format=form)
+    w = torch.randn(channels, channels, *[3] * dims).requires_grad_(recording)
+    run = C.conv2d if dims == 2 else C.conv3d
+    with pytest.raises(RuntimeError, match="type"):
+        run(x, w, torch.zeros(channels, dtype=torch.float64), padding=1)

@@ -66,6 +66,11 @@ class Call(NamedTuple):
         return self.bias[0] if self.tying == "tied" else None
 
     @property
+    def is_mistyped(self) -> bool:
+        """Whether torch's own convolution refuses its tied bias, which is of another type than the input."""
+        return self.tying == "tied" and self.bias[0].dtype is not self.input.dtype
+
+    @property
     def fielded(self) -> bool:
         """Whether there is a field to add, beside what torch's own convolution adds."""
         return self.tying not in ("none", "tied")

@@ -76,6 +76,8 @@ def into_refusal(call: Call, out: Tensor) -> str | None:
 def _not_now(call: Call) -> str | None:
     if call.packed is not None and call.packed.way != NAME:
         return f"the weight is packed for {call.packed.way}"
+    if call.is_mistyped:
+        return "the bias is of another type"
     return "a gradient is recorded" if recorded(call.tensors) else absence(call)
 
 

@@ -42,7 +42,7 @@ def is_joined(call: Call) -> bool:
 
     The gradient between the two is nobody else's then.
     """
-    if not recorded(call.tensors) or _bent(call) is not None:
+    if not recorded(call.tensors) or _bent(call) is not None or call.is_mistyped:
         return False
     if volumes.is_slow(call):
         return True

@@ -236,6 +236,8 @@ def _foreign(call: Call) -> str | None:
         return "it is for batches of images, not transposed"
     if not input.is_cpu or input.dtype != torch.float32 or weight.dtype != torch.float32:
         return "it is for float32 on the CPU"
+    if call.is_mistyped:
+        return "the bias is of another type"
     if not weight.numel() or weight.shape[2] > own.MOST_ROWS:
         return f"it is for kernels of 1 to {own.MOST_ROWS} rows"
     return native.unread(call.tying) or native.absence()
