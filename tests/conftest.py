@@ -173,3 +173,22 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     from convbias.ops import choice
 
     monkeypatch.setattr(choice, "SMALL_STEP", 0)
+
+
+@pytest.fixture
+def no_small_images(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Own kernels, and all in place, for images of few numbers too."""
+    from convbias import functional
+    from convbias.ops import choice
+    from convbias.ops.few import few_of
+
+    def forget() -> None:
+        # Which calls are small is looked up.
+        few_of.cache_clear()
+        functional._known_plan.cache_clear()
+
+    forget()
+    monkeypatch.setattr(choice, "SMALL", 0)
+    yield
+    monkeypatch.undo()
+    forget()

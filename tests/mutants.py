@@ -246,7 +246,7 @@ MUTANTS = [
     ("ops/few.py", "if not small(input, weight, groups) or", "if"),
     ("ops/few.py", " or tuple(weight[2:]) != geometry.kernel_size", ""),
     ("ops/few.py", " or input[-dims - 1] != into", ""),
-    ("ops/few.py", "math.prod(shape) >= SMALL", "math.prod(shape) < 0"),
+    ("ops/few.py", "math.prod(shape) >= choice.SMALL", "math.prod(shape) < 0"),
     ("ops/few.py", "if field is not None and", "if False and"),
     ("ops/few.py", "field if field.dtype is y.dtype else as_output(field, y)", "field"),
     ("ops/few.py", "bias[0] if self._tied else None", "None"),

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import convbias
-from convbias.ops import aten, choice, convolve, native, ways
+from convbias.ops import aten, convolve, native, ways
 from convbias.ops.activations import ACTIVATIONS, CHEAP
 from convbias.ops.epilogue import KEEPING, finish
 from convbias.ops.layout import memory_order
@@ -81,19 +81,15 @@ def test_every_layer_by_the_own_kernels(case: Case, channels_last: bool) -> None
 
 @over(ALL)
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_every_layer_by_torchs_kernels_in_place(
-    case: Case, channels_last: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(choice, "SMALL", 0)
-    monkeypatch.setattr(choice, "SMALL_STEP", 0)
+@pytest.mark.usefixtures("no_small_images", "small_steps")
+def test_every_layer_by_torchs_kernels_in_place(case: Case, channels_last: bool) -> None:
     with convbias.backend("aten"):
         check_layer(case, channels_last, "aten", torch.float64, 1e-10)
 
 
 @over(SOME)
-def test_the_gradient_of_the_gradient(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "SMALL", 0)
-    monkeypatch.setattr(choice, "SMALL_STEP", 0)
+@pytest.mark.usefixtures("no_small_images", "small_steps")
+def test_the_gradient_of_the_gradient(case: Case) -> None:
     layer, x = case.make(), case.input(batch=2).requires_grad_()
     parameters = tuple(layer.parameters())
 

@@ -18,7 +18,6 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from convbias import Bias
-from convbias.ops import choice
 from layer_cases import SOME, Case, as_function, expected, gradients, over, plain
 
 FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -72,11 +71,8 @@ class Sums(TorchDispatchMode):
 
 
 @over([case for case in SOME if case.layer.dims > 1])
-def test_channels_last_gradients_are_those_of_any_layout_and_summed_by_rows(
-    case: Case, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(choice, "SMALL", 0)
-    monkeypatch.setattr(choice, "SMALL_STEP", 0)
+@pytest.mark.usefixtures("no_small_images", "small_steps")
+def test_channels_last_gradients_are_those_of_any_layout_and_summed_by_rows(case: Case) -> None:
     layer = case.make()
     x = case.input()
     assert len(x) > 1

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import convbias
-from convbias.ops import choice, native, own, ways
+from convbias.ops import native, own, ways
 from convbias.ops.activations import ACTIVATIONS
 from convbias.ops.layout import is_channels_last
 from layer_cases import ALL, Case, expected, gradients, over
@@ -127,8 +127,8 @@ def test_images_whose_channels_do_not_lie_last(case: Made) -> None:
 
 @over(ALL)
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_every_small_layer(case: Case, channels_last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "SMALL", 1)
+@pytest.mark.usefixtures("no_small_images")
+def test_every_small_layer(case: Case, channels_last: bool) -> None:
     layer: Any = case.make(torch.float32)
     x = case.input(dtype=torch.float32)
     if channels_last and x.dim() == 4:

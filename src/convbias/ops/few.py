@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ..geometry import Geometry, Site
+from . import choice
 from .activations import ACTIVATIONS, check_activation
 from .aten import as_output
 from .call import field_of, small
-from .choice import SMALL
 
 
 @final
@@ -72,7 +72,7 @@ def few_of(
         return None
     site = Site.of(channels, geometry, input[-dims:])
     shape = site.field_shape
-    if math.prod(input[: -dims - 1]) * math.prod(shape) >= SMALL:
+    if math.prod(input[: -dims - 1]) * math.prod(shape) >= choice.SMALL:
         return None
     if field is not None and not _fits(field, shape):
         return None
