@@ -28,7 +28,7 @@ struct Cut {
         slices = (c.filters + slice - 1) / slice;
         const int64_t block = ROWS * least(slice, c.filters);
         const int64_t shallow = c.channels <= SHALLOW ? INPUTS / (c.channels * ROWS) : 1;
-        const int64_t longest = at_least(at_least(PART / block, shallow), 1) * ROWS;
+        const int64_t longest = at_least(PART / block, shallow) * ROWS;
         across = (c.out[1] + longest - 1) / longest;
         part = (c.out[1] + across - 1) / across;
         places = c.out[0] * across;

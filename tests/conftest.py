@@ -176,7 +176,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def no_small_images(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_small_images() -> Iterator[None]:
     """Own kernels, and all in place, for images of few numbers too."""
     from convbias import functional
     from convbias.ops import choice
@@ -188,7 +188,7 @@ def no_small_images(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         functional._known_plan.cache_clear()
 
     forget()
-    monkeypatch.setattr(choice, "SMALL", 0)
-    yield
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choice, "SMALL", 0)
+        yield
     forget()

@@ -44,6 +44,7 @@ def test_autocast_trains_parameters_in_their_own_dtype() -> None:
 
 
 @over([case for case in SOME if case.layer.dims > 1])
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")  # torch's own layer
 @pytest.mark.parametrize("recording", [True, False])
 def test_channels_last_stays_so_where_torchs_does(case: Case, recording: bool) -> None:
     layer, theirs = case.make(torch.float32), case.torchs(torch.float32)

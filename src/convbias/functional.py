@@ -31,6 +31,7 @@ from .errors import ShapeError
 from .geometry import Geometry, Site
 from .ops.activations import check_activation
 from .ops.call import BY_LABEL, Call
+from .ops.checks import channels_of, check_size, check_tensor, fits
 from .ops.few import Few, few_of
 from .ops.into import run_into
 from .ops.route import at_once, run
@@ -191,33 +192,6 @@ def conv_transpose3d(
     return _convolution(input, weight, bias, where, groups, activation, out)
 
 
-def check_input(input: Tensor) -> None:
-    """Raise TypeError for an ``input`` that is no tensor."""
-    if not isinstance(input, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"input={input!r}: must be a tensor, not {type(input).__name__}")
-
-
-def check_size(size: torch.Size, weight: torch.Size, geometry: Geometry, groups: int) -> None:
-    """Raise ShapeError, in torch's words, for an input of a ``size`` that the convolution cannot take."""
-    dims, transposed = geometry.dims, geometry.transposed
-    if len(size) not in (dims + 1, dims + 2):
-        raise ShapeError(
-            "input",
-            list(size),
-            f"Expected {dims + 1}D (unbatched) or {dims + 2}D (batched) input to "
-            f"conv{'_transpose' if transposed else ''}{dims}d, but got input of size: {list(size)}",
-        )
-    channels = weight[0] if transposed else weight[1] * groups
-    if size[-dims - 1] != channels:
-        kind = "transposed=1" if transposed else f"groups={groups}"
-        raise ShapeError(
-            "input",
-            list(size),
-            f"Given {kind}, weight of size {list(weight)}, expected input{list(size)} to have "
-            f"{channels} channels, but got {size[-dims - 1]} channels instead",
-        )
-
-
 def call(
     input: Tensor,
     weight: Tensor,
@@ -259,9 +233,8 @@ def _convolution(
     activation: str | None,
     out: Tensor | None,
 ) -> Tensor:
-    check_input(input)
-    if not isinstance(weight, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"weight={weight!r}: must be a tensor, not {type(weight).__name__}")
+    check_tensor("input", input)
+    check_tensor("weight", weight)
     if bias is None:
         biases, spelled = [], None
     elif isinstance(bias, Tensor):
@@ -335,9 +308,7 @@ def _plan(
             return _Plan(geometry, BY_LABEL, name, tying.labels_at(site))
         return _Plan(geometry, repr(tying), name)
     full = (site.channels,) if len(bias) == 1 else site.field_shape
-    if len(bias) != len(full) or any(
-        n not in (m, 1) or (n != m and len(bias) == 1) for n, m in zip(bias, full, strict=True)
-    ):
+    if not (tuple(bias) == full if len(bias) == 1 else fits(bias, full)):
         raise ShapeError(
             "bias",
             list(bias),
@@ -387,5 +358,5 @@ def _check(
         output_padding=output_padding,
     )
     check_size(input, weight, geometry, groups)
-    channels = weight[1] * groups if transposed else weight[0]
+    _, channels = channels_of(weight, groups, transposed)
     return geometry, check_activation(activation), Site.of(channels, geometry, input[-dims:])

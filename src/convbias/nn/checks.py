@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ShapeError
-from ..functional import check_size
 from ..geometry import Geometry
+from ..ops.checks import check_size
 
 
 def check(

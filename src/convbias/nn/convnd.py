@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter, init
 
-from ..functional import call, check_input
+from ..functional import call
 from ..geometry import Geometry, Site, per_axis
 from ..ops.activations import ACTIVATIONS, check_activation
 from ..ops.call import BY_LABEL, Call, field_of, recorded
+from ..ops.checks import check_tensor
 from ..ops.choice import SMALL, chosen, winograd
 from ..ops.convolve import HEAVY
 from ..ops.few import Few, few_of
@@ -297,6 +298,6 @@ def run(
     output_size: tuple[int, ...] | None,
 ) -> Tensor:
     """The op, for an input that has not been checked and a bias that is for ``output_size``, or for any."""
-    check_input(input)
+    check_tensor("input", input)
     check(input.shape, weight.shape, geometry, groups, output_size)
     return call(input, weight, bias, tying, geometry, groups, activation)

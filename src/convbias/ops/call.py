@@ -13,6 +13,7 @@ from ..geometry import Geometry, Site
 from ..tying import Labelled, Tying, parse
 from ..tying.base import Summand
 from ..tying.labels import gather
+from .checks import channels_of
 from .choice import is_small
 
 if TYPE_CHECKING:
@@ -88,8 +89,7 @@ class Call(NamedTuple):
     @property
     def site(self) -> Site:
         """Where the bias lives."""
-        weight, transposed = self.weight, self.geometry.transposed
-        channels = weight.shape[1] * self.groups if transposed else weight.shape[0]
+        _, channels = channels_of(self.weight.shape, self.groups, self.geometry.transposed)
         return Site.of(channels, self.geometry, self.input.shape[-self.geometry.dims :])
 
     @property

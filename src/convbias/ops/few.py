@@ -16,6 +16,7 @@ from . import choice
 from .activations import ACTIVATIONS, check_activation
 from .aten import as_output
 from .call import field_of, small
+from .checks import channels_of, check_size, fits
 
 
 @final
@@ -61,23 +62,17 @@ def few_of(
 ) -> Few | None:
     """What runs a call of such sizes, or None where input or output is not small.
 
-    None too where they do not fit, which others tell: by a ``field`` that is larger a sum would grow. It is
-    None where there is none, or one that was made to fit.
+    None too where kernel or ``field`` do not fit, which others tell: by one that is larger a sum would grow.
+    ``field`` is None where there is none, or one that was made to fit. Raises ShapeError for such an input.
     """
-    dims, transposed = geometry.dims, geometry.transposed
-    into, channels = (weight[0], weight[1] * groups) if transposed else (weight[1] * groups, weight[0])
+    check_size(input, weight, geometry, groups)
     if not small(input, weight, groups) or tuple(weight[2:]) != geometry.kernel_size:
         return None
-    if len(input) not in (dims + 1, dims + 2) or input[-dims - 1] != into:
-        return None
+    dims = geometry.dims
+    _, channels = channels_of(weight, groups, geometry.transposed)
     site = Site.of(channels, geometry, input[-dims:])
-    shape = site.field_shape
-    if math.prod(input[: -dims - 1]) * math.prod(shape) >= choice.SMALL:
+    if math.prod(input[: -dims - 1]) * math.prod(site.field_shape) >= choice.SMALL:
         return None
-    if field is not None and not _fits(field, shape):
+    if field is not None and not fits(field, site.field_shape):
         return None
     return Few(geometry, tying, groups, activation, site)
-
-
-def _fits(field: torch.Size, shape: tuple[int, ...]) -> bool:
-    return len(field) == len(shape) and all(n in (1, most) for n, most in zip(field, shape, strict=True))

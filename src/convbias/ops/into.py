@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import ShapeError
 from . import convolve, ways
 from .call import Call, recorded
+from .checks import check_tensor
 from .route import finished, may_write, run, tell
 
 
@@ -38,8 +39,7 @@ def run_into(call: Call, out: Tensor) -> Tensor:
 
 
 def _check(call: Call, out: Tensor) -> None:
-    if not isinstance(out, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"out={out!r}: must be a tensor, not {type(out).__name__}")
+    check_tensor("out", out)
     if recorded((*call.tensors, out)):
         raise ValueError(
             "out=: no gradient can be recorded of what is written over; call it under torch.no_grad(), "
