@@ -26,6 +26,12 @@ struct Ends {
         const Vector start = starts[0] ? load(starts[0] + at) : Vector{};
         return starts[1] ? start + load(starts[1] + at) : start;
     }
+    // The same of as many starts.
+    template <int count>
+    Vector first(int64_t at) const {
+        const Vector start = count ? load(starts[0] + at) : Vector{};
+        return count > 1 ? start + load(starts[1] + at) : start;
+    }
     Vector last(Vector sum) const {
         sum = sum < low ? low : sum;
         return sum > high ? high : sum;

@@ -15,6 +15,9 @@ constexpr int TALL = ROWS < 8 ? 2 * ROWS : ROWS;
 constexpr int64_t MOST_SEGMENTS = 64;
 // How many weights further on some are fetched: the machine itself fetches no further than to the end of a page.
 constexpr int64_t AHEAD = 2048;
+// Steps that are taken at once: where registers are few, a step is so short that what comes with it (to count, to
+// fetch) takes a tenth of it.
+constexpr int64_t STEPS = REGISTERS < 32 ? 4 : 1;
 // Rows that were gathered lie a line apart: so many numbers further on is the next line of each.
 constexpr int64_t GATHERED = ROWS * LINE;
 
@@ -101,28 +104,44 @@ ALWAYS_INLINE void start_sums(Vector (&sums)[R][V], const Product& to, int64_t a
         for (int v = 0; v < V; v++) sums[r][v] = Vector{};
 }
 
-// sums[r][k] += Σ over depth d of from[r · step + d] · weights[d][k]; numbers from `next` on, and the weights to come,
-// are fetched meanwhile.
+// sums[r][k] += from[r · step] · weights[k]
+template <int R, int V>
+ALWAYS_INLINE void add_step(Vector (&sums)[R][V], const float* from, int64_t step, const float* weights) {
+    Vector w[V];
+#pragma GCC unroll 2
+    for (int v = 0; v < V; v++) w[v] = load(weights + v * LANES);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+        const Vector x = all(from[r * step]);
+#pragma GCC unroll 2
+        for (int v = 0; v < V; v++) add_product(sums[r][v], x, w[v]);
+    }
+}
+
+// sums[r][k] += Σ over depth d of from[r · step + d] · weights[d][k]; numbers from `next` on, `pace` for each d, and the
+// weights to come, are fetched meanwhile.
 template <Fetch fetch, int R, int V>
 ALWAYS_INLINE void add_products(Vector (&sums)[R][V], const float* from, int64_t step, int64_t depth, const float* weights,
                          const float* next, int64_t pace) {
-    for (int64_t d = 0; d < depth; d++, weights += V * LANES) {
-        if (fetch == NEXT) __builtin_prefetch(next + d * pace, 0, 2);
-        if (fetch == NEXT_AND_WEIGHTS) {
-            __builtin_prefetch(next + d * pace);
-#pragma GCC unroll 2
-            for (int v = 0; v < V; v++) __builtin_prefetch(weights + AHEAD + v * LANES, 0, 2);
+    for (; depth >= STEPS; depth -= STEPS, weights += STEPS * V * LANES) {
+        if (fetch == NEXT) {
+            __builtin_prefetch(next, 0, 2);
+            for (int64_t l = LINE; STEPS > 1 && l < STEPS * pace; l += LINE) __builtin_prefetch(next + l, 0, 2);
         }
-        Vector w[V];
+        if (fetch == NEXT_AND_WEIGHTS) {
 #pragma GCC unroll 2
-        for (int v = 0; v < V; v++) w[v] = load(weights + v * LANES);
-#pragma GCC unroll 16
-        for (int r = 0; r < R; r++) {
-            const Vector x = all(from[r * step + d]);
-#pragma GCC unroll 2
-            for (int v = 0; v < V; v++) sums[r][v] += x * w[v];
+            for (int64_t l = 0; l < STEPS * R; l += LINE) __builtin_prefetch(next + l);
+#pragma GCC unroll 4
+            for (int64_t l = 0; l < STEPS * V * LANES; l += LINE) __builtin_prefetch(weights + AHEAD + l, 0, 2);
+        }
+        next += STEPS * pace;
+#pragma GCC unroll 4
+        for (int64_t s = 0; s < STEPS; s++) {
+            add_step(sums, from, step, weights + s * V * LANES);
+            from = STEPS > 1 ? hidden(from + 1) : from + 1;
         }
     }
+    for (; STEPS > 1 && depth > 0; depth--, from++, weights += V * LANES) add_step(sums, from, step, weights);
 }
 
 // The same for rows that were gathered.
@@ -149,7 +168,8 @@ inline void multiply_block(const Rows& rows, int64_t offset, const float* panel,
         if (gathered)
             add_gathered(sums, from, depth, weights, rows.next + rows.segment[s].begin * rows.pace, rows.pace);
         else if (rows.next)
-            add_products<NEXT_AND_WEIGHTS>(sums, from, rows.step, depth, weights, rows.next + offset, LINE);
+            add_products<NEXT_AND_WEIGHTS>(sums, from, rows.step, depth, weights,
+                                           rows.next + offset + R * rows.segment[s].begin, R);
         else
             add_products<NOTHING>(sums, from, rows.step, depth, weights, nullptr, 0);
     }

@@ -39,18 +39,38 @@ ALWAYS_INLINE Vector load(const float* from) { return *(const Lying*)from; }
 
 ALWAYS_INLINE void store(float* to, Vector v) { *(Lying*)to = v; }
 
-// The same, kept in a register: for what is used several times gcc would rather read it as often.
-ALWAYS_INLINE Vector load_once(const float* from) {
-    Vector v = load(from);
+// The same, which is known by now: gcc would rather compute it again, or later, where it is used.
+ALWAYS_INLINE Vector known(Vector v) {
 #if defined(__x86_64__)
     asm("" : "+v"(v));
 #endif
     return v;
 }
 
+// For what is used several times.
+ALWAYS_INLINE Vector load_once(const float* from) { return known(load(from)); }
+
+// The same address or number, of which gcc does not know where it came from: of many that follow each other it would
+// rather keep each, in memory if need be, than count.
+template <class T>
+ALWAYS_INLINE T hidden(T at) {
+    asm("" : "+r"(at));
+    return at;
+}
+
 ALWAYS_INLINE bool is_aligned(const float* p) { return (uintptr_t)p % sizeof(Vector) == 0; }
 
 ALWAYS_INLINE Vector all(float number) { return number - Vector{}; }
+
+// sum += a · b, in the register of the sum: where several such follow each other, gcc lets a sum end in the register of
+// a factor, and moves it back.
+ALWAYS_INLINE void add_product(Vector& sum, Vector a, Vector b) {
+#if defined(__FMA__) && !defined(__AVX512F__)
+    asm("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
+#else
+    sum += a * b;
+#endif
+}
 
 // Past the caches, to a multiple of a vector's size.
 ALWAYS_INLINE void stream(float* to, Vector v) {

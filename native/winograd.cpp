@@ -98,37 +98,42 @@ void transform(const Tiles& tiles, const Part& part, int64_t t, const float* x, 
     window_of(tiles, part.first + t, x).transform(0, channels, input + t * channels, tiles.input_step(part.count));
 }
 
-// And from `products` to the output.
-void transform_back(const Tiles& tiles, const Part& part, int64_t t, const float* products, float* y,
-                    const Finishing& finish) {
-    const Convolution& c = tiles.c;
-    const Tile tile(tiles, part.first + t);
-    const float* from = products + t * tiles.filters;
-    const int64_t step = tiles.product_step(part.count);
-    const int64_t rows = least(TILE, c.out[0] - tile.row), columns = least(TILE, c.out[1] - tile.column);
-    float* to = y + tile.sample * finish.places;
-    for (int64_t filter = 0; filter < c.filters; filter += LANES) {
-        const int64_t first = least(filter, c.filters - LANES);
+// And from `products` to the output, where as many `starts` are added.
+template <int starts>
+void put_tile(const Convolution& c, const float* products, int64_t step, int64_t rows, int64_t columns, Ends ends,
+              float* to) {
+    const int64_t filters = c.filters, line = c.out[1] * filters;
+    for (int64_t filter = 0; filter < filters; filter += LANES) {
+        const int64_t first = least(filter, filters - LANES);
         Vector half[TILE][WINDOW];
-        transform_columns([&](int i, int j) { return load(from + (i * WINDOW + j) * step + first); }, half);
+        transform_columns(
+            [&](int j, Vector(&column)[WINDOW]) { load_line(products + j * step + first, WINDOW * step, column); }, half);
 #pragma GCC unroll 4
         for (int i = 0; i < TILE; i++) {
             if (i >= rows) break;
             Vector done[TILE];
             transform_line(half[i], done);
-            const int64_t begin = ((tile.row + i) * c.out[1] + tile.column) * c.filters;
-            const Ends ends = finish.ends(tile.sample, begin);
+            int64_t at = i * line + first;
 #pragma GCC unroll 4
-            for (int j = 0; j < TILE; j++) {
-                const int64_t at = j * c.filters + first;
-                if (j < columns) store(to + begin + at, ends.last(ends.first(at) + done[j]));
-            }
+            for (int j = 0; j < TILE; j++, at = hidden(at + filters))
+                if (j < columns) store(to + at, ends.last(ends.first<starts>(at) + done[j]));
         }
     }
-    for (int64_t i = 0; i < rows; i++) {
-        const int64_t begin = ((tile.row + i) * c.out[1] + tile.column) * c.filters;
-        finish(to + begin, begin, columns * c.filters);
-    }
+}
+
+void transform_back(const Tiles& tiles, const Part& part, int64_t t, const float* products, float* y,
+                    const Finishing& finish) {
+    const Convolution& c = tiles.c;
+    const Tile tile(tiles, part.first + t);
+    const float* from = products + t * tiles.filters;
+    const int64_t step = tiles.product_step(part.count), begin = (tile.row * c.out[1] + tile.column) * c.filters;
+    const int64_t rows = least(TILE, c.out[0] - tile.row), columns = least(TILE, c.out[1] - tile.column);
+    const Ends ends = finish.ends(tile.sample, begin);
+    float* to = y + tile.sample * finish.places + begin;
+    const auto put = ends.starts[1] ? put_tile<2> : ends.starts[0] ? put_tile<1> : put_tile<0>;
+    put(c, from, step, rows, columns, ends, to);
+    for (int64_t i = 0; i < rows; i++)
+        finish(to + i * c.out[1] * c.filters, begin + i * c.out[1] * c.filters, columns * c.filters);
 }
 
 // One panel of one frequency, for `count` tiles.

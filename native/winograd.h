@@ -55,17 +55,29 @@ inline void transform_line(const Vector (&m)[WINDOW], Vector (&to)[TAPS]) {
     to[2] = m[5] + (1.0f / 3) * (e - a);
 }
 
-// The columns of a square, of which `read` gives the number at (i, j); its rows are to follow.
+// Vectors that lie `step` numbers apart.
+template <int N>
+ALWAYS_INLINE void load_line(const float* from, int64_t step, Vector (&to)[N]) {
+#pragma GCC unroll 6
+    for (int i = 0; i < N; i++, from = hidden(from + step)) to[i] = load(from);
+}
+
+template <int N>
+ALWAYS_INLINE void store_line(const Vector (&line)[N], float* to, int64_t step) {
+#pragma GCC unroll 6
+    for (int i = 0; i < N; i++, to = hidden(to + step)) store(to, line[i]);
+}
+
+// The columns of a square, of which `read` gives column j; its rows are to follow.
 template <int FROM, int TO, class Read>
-inline void transform_columns(Read read, Vector (&to)[TO][FROM]) {
+ALWAYS_INLINE void transform_columns(Read read, Vector (&to)[TO][FROM]) {
 #pragma GCC unroll 6
     for (int j = 0; j < FROM; j++) {
         Vector column[FROM], done[TO];
-#pragma GCC unroll 6
-        for (int i = 0; i < FROM; i++) column[i] = read(i, j);
+        read(j, column);
         transform_line(column, done);
 #pragma GCC unroll 6
-        for (int i = 0; i < TO; i++) to[i][j] = done[i];
+        for (int i = 0; i < TO; i++) to[i][j] = known(done[i]);
     }
 }
 
@@ -89,14 +101,15 @@ struct Tile {
 template <int SIDE>
 class Square {
    public:
-    Square(const float* image, const int64_t (&size)[2], int64_t channels, int64_t row, int64_t column) {
-        for (int i = 0; i < SIDE; i++)
-            for (int j = 0; j < SIDE; j++) {
-                const int64_t down = row + i, across = column + j;
-                const bool inside = down >= 0 && down < size[0] && across >= 0 && across < size[1];
-                from[i][j] = inside ? image + (down * size[1] + across) * channels : nullptr;
-                whole = whole && inside;
-            }
+    Square(const float* image, const int64_t (&size)[2], int64_t channels, int64_t row, int64_t column)
+        : channels(channels), begin(at_least(0, -column)), end(least(SIDE, size[1] - column)) {
+        for (int i = 0; i < SIDE; i++) {
+            const int64_t line = row + i;
+            const bool inside = line >= 0 && line < size[0] && begin < end;
+            rows[i] = inside ? image + (line * size[1] + column + begin) * channels : nullptr;
+            whole = whole && inside;
+        }
+        whole = whole && begin == 0 && end == SIDE;
     }
 
     // `count` channels from `first` on, each frequency `step` numbers after the one before.
@@ -112,20 +125,27 @@ class Square {
     }
 
    private:
-    const float* from[SIDE][SIDE];
+    const int64_t channels, begin, end;  // the columns that lie within the image
+    const float* rows[SIDE];             // from there on; null beyond it
     bool whole = true;
 
     template <bool inside>
-    void transform_vector(int64_t channel, float* to, int64_t step) const {
+    void transform_vector(int64_t at, float* to, int64_t step) const {
         Vector half[WINDOW][SIDE];
         transform_columns(
-            [&](int i, int j) { return inside || from[i][j] ? load(from[i][j] + channel) : Vector{}; }, half);
+            [&](int j, Vector(&column)[SIDE]) {
+                const bool there = inside || (j >= begin && j < end);
 #pragma GCC unroll 6
-        for (int i = 0; i < WINDOW; i++) {
+                for (int i = 0; i < SIDE; i++)
+                    column[i] = inside ? load(rows[i] + at) : known(there && rows[i] ? load(rows[i] + at) : Vector{});
+                if (there) at = hidden(at + channels);
+            },
+            half);
+#pragma GCC unroll 6
+        for (int i = 0; i < WINDOW; i++, to = hidden(to + WINDOW * step)) {
             Vector done[WINDOW];
             transform_line(half[i], done);
-#pragma GCC unroll 6
-            for (int j = 0; j < WINDOW; j++) store(to + (i * WINDOW + j) * step, done[j]);
+            store_line(done, to, step);
         }
     }
 };

@@ -100,7 +100,8 @@ class Making {
     // The nine taps of `count` channels, each after all channels of the one before.
     void transform_to_taps(const float* products, float* to, int64_t count) const {
         Vector half[TAPS][WINDOW];
-        transform_columns([&](int i, int j) { return load(products + (i * WINDOW + j) * PRODUCTS); }, half);
+        transform_columns(
+            [&](int j, Vector(&column)[WINDOW]) { load_line(products + j * PRODUCTS, WINDOW * PRODUCTS, column); }, half);
 #pragma GCC unroll 3
         for (int i = 0; i < TAPS; i++) {
             Vector done[TAPS];
