@@ -22,11 +22,8 @@ struct Ends {
     Vector low = all(-__builtin_inff()), high = all(__builtin_inff());
     bool past = false;  // the caches, where the output is too large for them
 
-    Vector first(int64_t at) const {
-        const Vector start = starts[0] ? load(starts[0] + at) : Vector{};
-        return starts[1] ? start + load(starts[1] + at) : start;
-    }
-    // The same of as many starts.
+    Vector first(int64_t at) const { return starts[1] ? first<2>(at) : starts[0] ? first<1>(at) : first<0>(at); }
+    // The same of so many starts.
     template <int count>
     Vector first(int64_t at) const {
         const Vector start = count ? load(starts[0] + at) : Vector{};
@@ -69,6 +66,9 @@ class Finishing {
         const float* other = residual ? residual + n * places + begin : nullptr;
         return {{start ? start : other, start ? other : nullptr}, low, high, past};
     }
+
+    // How far on sums start for what lies `line` numbers on: not at all, where the field is the same everywhere.
+    int64_t start_line(int64_t line) const { return fused && repeated ? 0 : line; }
 
     // Whether the ends do all.
     bool inside() const { return !finish; }

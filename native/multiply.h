@@ -87,7 +87,7 @@ ALWAYS_INLINE void start_from(Vector (&sums)[R][V], const float* from, int64_t s
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
-        for (int v = 0; v < V; v++) __builtin_prefetch(from + (R + r) * step + v * LANES);
+        for (int l = 0; l < V * LANES; l += LINE) __builtin_prefetch(from + (R + r) * step + l);
 }
 
 template <int R, int V>

@@ -98,10 +98,12 @@ void transform(const Tiles& tiles, const Part& part, int64_t t, const float* x, 
     window_of(tiles, part.first + t, x).transform(0, channels, input + t * channels, tiles.input_step(part.count));
 }
 
-// And from `products` to the output, where as many `starts` are added.
+// And from `products` to the output, where sums start from as many `starts`, the first of which is for the next row
+// `start_line` numbers further on.
 template <int starts>
 void put_tile(const Convolution& c, const float* products, int64_t step, int64_t rows, int64_t columns, Ends ends,
-              float* to) {
+              int64_t start_line, float* to) {
+    // What is stored could change all that is not kept here.
     const int64_t filters = c.filters, line = c.out[1] * filters;
     for (int64_t filter = 0; filter < filters; filter += LANES) {
         const int64_t first = least(filter, filters - LANES);
@@ -113,10 +115,13 @@ void put_tile(const Convolution& c, const float* products, int64_t step, int64_t
             if (i >= rows) break;
             Vector done[TILE];
             transform_line(half[i], done);
-            int64_t at = i * line + first;
+            Ends row = ends;
+            if (starts) row.starts[0] += i * start_line;
+            if (starts > 1) row.starts[1] += i * line;
+            int64_t at = first;
 #pragma GCC unroll 4
             for (int j = 0; j < TILE; j++, at = hidden(at + filters))
-                if (j < columns) store(to + at, ends.last(ends.first<starts>(at) + done[j]));
+                if (j < columns) store(to + i * line + at, row.last(row.first<starts>(at) + done[j]));
         }
     }
 }
@@ -125,15 +130,13 @@ void transform_back(const Tiles& tiles, const Part& part, int64_t t, const float
                     const Finishing& finish) {
     const Convolution& c = tiles.c;
     const Tile tile(tiles, part.first + t);
-    const float* from = products + t * tiles.filters;
-    const int64_t step = tiles.product_step(part.count), begin = (tile.row * c.out[1] + tile.column) * c.filters;
+    const int64_t line = c.out[1] * c.filters, begin = tile.row * line + tile.column * c.filters;
     const int64_t rows = least(TILE, c.out[0] - tile.row), columns = least(TILE, c.out[1] - tile.column);
     const Ends ends = finish.ends(tile.sample, begin);
     float* to = y + tile.sample * finish.places + begin;
     const auto put = ends.starts[1] ? put_tile<2> : ends.starts[0] ? put_tile<1> : put_tile<0>;
-    put(c, from, step, rows, columns, ends, to);
-    for (int64_t i = 0; i < rows; i++)
-        finish(to + i * c.out[1] * c.filters, begin + i * c.out[1] * c.filters, columns * c.filters);
+    put(c, products + t * tiles.filters, tiles.product_step(part.count), rows, columns, ends, finish.start_line(line), to);
+    for (int64_t i = 0; i < rows; i++) finish(to + i * line, begin + i * line, columns * c.filters);
 }
 
 // One panel of one frequency, for `count` tiles.

@@ -105,7 +105,7 @@ class Square {
         : channels(channels), begin(at_least(0, -column)), end(least(SIDE, size[1] - column)) {
         for (int i = 0; i < SIDE; i++) {
             const int64_t line = row + i;
-            const bool inside = line >= 0 && line < size[0] && begin < end;
+            const bool inside = line >= 0 && line < size[0];
             rows[i] = inside ? image + (line * size[1] + column + begin) * channels : nullptr;
             whole = whole && inside;
         }
