@@ -31,7 +31,7 @@ from .errors import ShapeError
 from .geometry import Geometry, Site
 from .ops.activations import check_activation
 from .ops.call import BY_LABEL, Call
-from .ops.checks import channels_of, check_size, check_tensor, fits
+from .ops.checks import channels_of, check_groups, check_size, check_tensor, fits
 from .ops.few import Few, few_of
 from .ops.into import run_into
 from .ops.route import at_once, run
@@ -345,8 +345,7 @@ def _check(
 ) -> tuple[Geometry, str, Site]:
     if len(weight) != dims + 2:
         raise ShapeError("weight", list(weight), f"needs {dims + 2} axes, for {dims}D kernels")
-    if isinstance(groups, bool) or groups < 1:
-        raise ShapeError("groups", groups, "groups must be a positive integer")
+    check_groups(groups)
     geometry = Geometry.of(
         dims,
         tuple(weight[2:]),

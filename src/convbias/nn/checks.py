@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..errors import ShapeError
 from ..geometry import Geometry
-from ..ops.checks import check_size
+from ..ops.checks import check_groups, check_size
 
 
 def check(
@@ -43,8 +43,7 @@ def check_residual(residual: Tensor, input: Tensor, channels: int, geometry: Geo
 
 def check_channels(in_channels: int, out_channels: int, groups: int) -> None:
     """Raise ShapeError for channels that cannot be grouped so."""
-    if isinstance(groups, bool) or groups <= 0:
-        raise ShapeError("groups", groups, "groups must be a positive integer")
+    check_groups(groups)
     for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
         if value < 0:
             raise ShapeError(name, value, "must not be negative")

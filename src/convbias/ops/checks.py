@@ -38,6 +38,12 @@ def check_size(size: torch.Size, weight: torch.Size, geometry: Geometry, groups:
         )
 
 
+def check_groups(groups: object) -> None:
+    """Raise ShapeError for what channels cannot be grouped by."""
+    if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
+        raise ShapeError("groups", groups, "groups must be a positive integer")
+
+
 def channels_of(weight: Sequence[int], groups: int, transposed: bool) -> tuple[int, int]:
     """How many channels go in, and come out, by a weight of this shape."""
     first, second = weight[0], weight[1] * groups
