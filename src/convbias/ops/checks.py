@@ -39,8 +39,10 @@ def check_size(size: torch.Size, weight: torch.Size, geometry: Geometry, groups:
 
 
 def check_groups(groups: object) -> None:
-    """Raise ShapeError for what channels cannot be grouped by."""
-    if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
+    """Raise ShapeError for what channels cannot be grouped by, TypeError for what is no number of groups."""
+    if not isinstance(groups, int):
+        raise TypeError(f"groups={groups!r}: must be a positive integer, not {type(groups).__name__}")
+    if isinstance(groups, bool) or groups < 1:
         raise ShapeError("groups", groups, "groups must be a positive integer")
 
 
