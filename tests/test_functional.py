@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy
 import pytest
@@ -156,7 +156,7 @@ BAD: dict[str, Any] = {"array": numpy.zeros(4), "tap": ["tap"], "half": [1.5], "
         (lambda: C.conv2d(X, W, stride=BAD["half"]), TypeError, r"stride=\(1.5,\): needs one integer"),
         (lambda: C.conv2d(X, W, None, BAD["word"]), TypeError, "stride=.untied.: needs one integer, or one"),
         (lambda: C.conv2d(X, W, groups=0), ShapeError, "groups=0: groups must be a positive integer"),
-        (lambda: C.conv2d(X, W, groups=cast(Any, 1.5)), TypeError, "groups=1.5: must be a positive int"),
+        (lambda: C.conv2d(X, W, groups=BAD["half"][0]), TypeError, "groups=1.5: must be a positive int"),
         (lambda: C.conv2d(X, W, groups=True), ShapeError, "groups=True: groups must be a positive integer"),
         (lambda: C.conv2d(X, W, activation="swish"), ValueError, "='swish': must be None or one of relu"),
         (lambda: convbias.Conv2d(1, 1, 1, activation=BAD["tap"]), ValueError, "'tap'.: must be None or one"),
