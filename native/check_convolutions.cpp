@@ -31,13 +31,14 @@ struct Case : Fielded {
         sizes[2] = shape.filters;
         draw_field();
         if (random.below(3) == 0) residual = random.numbers(SINGLE, samples * shape.out[0] * shape.out[1] * shape.filters);
-        // A field that lies as the output does, all but for gaps, takes ways of its own, as having none does: with
-        // a residual too.
-        const int64_t alike = random.below(residual.empty() ? 4 : 2);
+        // A field that lies as the output does, all but for gaps, takes ways of its own, as do having none and one that
+        // is the same everywhere: with a residual too.
+        const int64_t alike = random.below(residual.empty() ? 5 : 3);
         const int64_t place = shape.filters + random.below(2) * random.below(3);
-        if (alike < 2) terms.resize(alike);
+        if (alike < 3) terms.resize(alike > 0);
         if (alike == 1)
             terms[0] = {{shape.out[1] * place, place, 1}, {}, random.numbers(SINGLE, shape.out[0] * shape.out[1] * place)};
+        if (alike == 2) terms[0] = {{0, 0, 1}, {}, random.numbers(SINGLE, shape.filters)};
         x = random.numbers(SINGLE, samples * shape.size[0] * shape.size[1] * shape.channels);
         draw_weights();
         story = "convolution " + std::to_string(number) + " (" + WAY_NAMES[way] + ", " + ACTIVATION_NAMES[activation];

@@ -79,7 +79,8 @@ struct Products {
                 rows.next = coming + (b - first) * rows.pace * taps * c.channels;
                 const Blocks::Block block = blocks.block(b);
                 const Product to = product(block, tap > 0, tap + taps < all);
-                multiply<true>(rows, 0, block.outputs, weights, least(PANEL, c.filters - filter), to, filter);
+                const int64_t filters = least(PANEL, c.filters - filter);
+                multiply<true, FETCHES_OUTPUTS>(rows, 0, block.outputs, weights, filters, to, filter);
             }
             weights += taps * c.channels * width;
         }

@@ -18,6 +18,9 @@ constexpr int64_t AHEAD = 2048;
 // Steps that are taken at once: where registers are few, a step is so short that what comes with it (to count, to
 // fetch) takes a tenth of it.
 constexpr int64_t STEPS = REGISTERS < 32 ? 4 : 1;
+// Whether it pays to fetch the lines that the next rows are written to, where they lie far away: up to a sixth of the time
+// of shallow products. Not measured with longer vectors.
+constexpr bool FETCHES_OUTPUTS = LANES < LINE;
 // Rows that were gathered lie a line apart: so many numbers further on is the next line of each.
 constexpr int64_t GATHERED = ROWS * LINE;
 
@@ -155,11 +158,14 @@ ALWAYS_INLINE void add_gathered(Vector (&sums)[R][V], const float* from, int64_t
 
 // y[r][k] = Σ over segments s and depth d of from[s][r · step + d] · panel[begin[s] + d][k], for R rows and V vectors
 // of filters, the last of them `last` filters long. `at` says where y[0][0] lies.
-template <bool gathered, int R, int V>
+template <bool gathered, bool far, int R, int V>
 inline void multiply_block(const Rows& rows, int64_t offset, const float* panel, const Product& to, int64_t at,
                            int64_t last) {
     Vector sums[R][V];
     start_sums(sums, to, at, last);
+    if (far && !to.ends.past)
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++) __builtin_prefetch(to.y + at + (R + r) * to.step);
     for (int64_t s = 0; s < rows.segments; s++) {
         const float* from = rows.segment[s].from + offset;
         const float* weights = panel + rows.segment[s].begin * V * LANES;
@@ -198,18 +204,18 @@ inline void multiply_block(const Rows& rows, int64_t offset, const float* panel,
     }
 }
 
-template <bool gathered, int V, int R>
+template <bool gathered, bool far, int V, int R>
 inline void multiply_rows(int64_t count, const Rows& rows, int64_t offset, const float* panel, const Product& to,
                           int64_t at, int64_t last) {
     if (count == R)
-        multiply_block<gathered, R, V>(rows, offset, panel, to, at, last);
+        multiply_block<gathered, far, R, V>(rows, offset, panel, to, at, last);
     else if constexpr (R > 1)
-        multiply_rows<gathered, V, R - 1>(count, rows, offset, panel, to, at, last);
+        multiply_rows<gathered, far, V, R - 1>(count, rows, offset, panel, to, at, last);
 }
 
 // `count` rows, from `first` on, times the panel of `filters` filters, two vectors at most, to column `column`.
-// Of `gathered` rows `step` is 0, and there are ROWS at most.
-template <bool gathered = false>
+// Of `gathered` rows `step` is 0, and there are ROWS at most. What lies `far` is fetched before it is written.
+template <bool gathered = false, bool far = false>
 inline void multiply(const Rows& rows, int64_t first, int64_t count, const float* panel, int64_t filters,
                      const Product& to, int64_t column) {
     constexpr int tall = gathered ? ROWS : TALL;
@@ -218,9 +224,9 @@ inline void multiply(const Rows& rows, int64_t first, int64_t count, const float
     for (int64_t left = (count + most - 1) / most; left > 0; left--) {
         const int64_t size = (count + left - 1) / left, offset = first * rows.step, at = first * to.step + column;
         if (filters > LANES)
-            multiply_rows<gathered, 2, ROWS>(size, rows, offset, panel, to, at, filters - LANES);
+            multiply_rows<gathered, far, 2, ROWS>(size, rows, offset, panel, to, at, filters - LANES);
         else
-            multiply_rows<gathered, 1, tall>(size, rows, offset, panel, to, at, filters);
+            multiply_rows<gathered, far, 1, tall>(size, rows, offset, panel, to, at, filters);
         first += size;
         count -= size;
     }

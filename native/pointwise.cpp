@@ -73,7 +73,8 @@ bool convolve(const Convolution& c, const float* x, const float* packed, const f
             rows.step = c.stride[1] * c.channels;
             rows.next = cut.inputs(x, cut.unit(least(number + 1, units - 1)));
             for (int64_t filter = u.filter; filter < end; filter += PANEL) {
-                multiply(rows, 0, u.outputs, packed + filter * c.channels, least(PANEL, end - filter), to, filter);
+                const int64_t filters = least(PANEL, end - filter);
+                multiply<false, FETCHES_OUTPUTS>(rows, 0, u.outputs, packed + filter * c.channels, filters, to, filter);
                 if (u.filter == used) rows.next = nullptr;
             }
             used = u.filter;

@@ -35,6 +35,7 @@ LAYERS: list[Made] = [
     ("winograd", {"channels": (36, 35), "padding": 2}, (14, 17)),
     ("winograd", {"channels": (32, 32), "padding": 1, "padding_mode": "circular"}, (18, 16)),
     ("winograd", {"channels": (170, 160), "padding": 1}, (24, 13)),
+    ("winograd", {"channels": (16, 19), "padding": 1}, (27, 31)),
     ("direct", {"channels": (4, 8), "padding": 1}, (40, 61)),
     ("direct", {"channels": (3, 5), "padding": (0, 2), "kernel_size": (2, 5)}, (50, 61)),
     ("direct", {"channels": (5, 17), "padding": 1, "stride": 2}, (40, 61)),
@@ -292,7 +293,7 @@ def test_winograd_can_be_switched_off() -> None:
         convbias.backend().__enter__()
 
 
-@pytest.mark.parametrize("channels", [32, 64, 256])
+@pytest.mark.parametrize("channels", [16, 32, 64, 256])
 def test_winograds_errors_are_at_most_three_times_the_direct_ones(channels: int) -> None:
     x, w = torch.randn(4, channels, 24, 24), torch.randn(channels, channels, 3, 3) / (3 * channels**0.5)
     x, w = (t.to(memory_format=torch.channels_last) for t in (x, w))
@@ -304,7 +305,9 @@ def test_winograds_errors_are_at_most_three_times_the_direct_ones(channels: int)
     assert error <= 3 * (F.conv2d(x, w, padding=1) - truth).abs().max()
 
 
-@pytest.mark.parametrize(("channels", "batch", "size"), [(32, 4, 56), (64, 2, 24), (256, 2, 8), (512, 1, 7)])
+@pytest.mark.parametrize(
+    ("channels", "batch", "size"), [(16, 4, 56), (32, 4, 56), (64, 2, 24), (256, 2, 8), (512, 1, 7)]
+)
 def test_winograds_errors_of_a_weights_gradient_do_not_grow(channels: int, batch: int, size: int) -> None:
     torch.manual_seed(0)
     x, up = (torch.randn(batch, channels, size, size).to(memory_format=torch.channels_last) for _ in range(2))

@@ -97,7 +97,7 @@ def _way(shape: Shape, groups: int, winograd: bool, fielded: bool, recorded: boo
 
 def _is_winograds(shape: Shape) -> bool:
     plain = tuple(shape.stride) == tuple(shape.dilation) == (1, 1)
-    return tuple(shape.kernel) == (3, 3) and plain and min(shape.channels, shape.filters) >= 32
+    return tuple(shape.kernel) == (3, 3) and plain and min(shape.channels, shape.filters) >= 16
 
 
 @lru_cache(maxsize=1024)
