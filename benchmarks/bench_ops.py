@@ -181,6 +181,10 @@ def main() -> None:
     parser.add_argument("--chain", action="store_true", help="with a 1×1 convolution behind, which reads it")
     parser.add_argument("--forward", action="store_true", help="no training steps")
     given = begun(parser)
+    if not any(given.layers in str(layer) for layer in LAYERS):
+        parser.error(f"--layers {given.layers!r}: must be a part of a name, such as {LAYERS[0]}")
+    if given.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error(f"--device {given.device}: this torch finds no such device")
     head = machine(given.device, given.threads, keep_freed())
     results = []
     with awake():

@@ -106,16 +106,18 @@ ALWAYS_INLINE float hand_back(float saved, float gy) {
             const float below = saved >= 6.0f ? 0.0f : gy;
             return saved <= 0 ? 0.0f : below;
         }
-        case LEAKY_RELU: return saved <= 0 ? 0.01f * gy : gy;
+        case LEAKY_RELU: return saved > 0 ? gy : 0.01f * gy;
         case SIGMOID: return gy * saved * (1.0f - saved);
         case TANH: return gy * (1.0f - saved * saved);
         case GELU: {
+            // Further out the exponential is a tiny number, not 0: times a large one it would be felt.
             const Normal n = normal(saved);
-            return gy * (n.cumulative + saved * 0.39894228f * n.exponential);
+            return gy * (n.cumulative + clamped(saved, -12.5f, 12.5f) * 0.39894228f * n.exponential);
         }
         case GELU_TANH: {
-            const float g = gelu_tanh_gate(saved), slope = 1.5957691f + 0.21406445f * saved * saved;
-            return gy * g * (1.0f + saved * (1.0f - g) * slope);
+            // Further out the slope is 0 or 1, and squares would be infinite.
+            const float z = clamped(saved, -12.5f, 12.5f), g = gelu_tanh_gate(z), slope = 1.5957691f + 0.21406445f * z * z;
+            return gy * g * (1.0f + z * (1.0f - g) * slope);
         }
         case SILU: {
             const float s = sigmoid_(saved);

@@ -133,7 +133,8 @@ def test_an_activation_follows_the_bias(activation: str) -> None:
 
 
 X, W = torch.zeros(1, 3, 5, 6), torch.zeros(4, 3, 3, 3)
-BAD: dict[str, Any] = {"array": numpy.zeros(4), "tap": ["tap"], "half": [1.5], "word": "untied"}
+BAD: dict[str, Any] = {"array": numpy.zeros(4), "tap": ["tap"], "half": [1.5], "word": "untied", "none": None}
+BAD["large"] = numpy.zeros((9, 9))
 
 
 @pytest.mark.parametrize(
@@ -153,6 +154,9 @@ BAD: dict[str, Any] = {"array": numpy.zeros(4), "tap": ["tap"], "half": [1.5], "
         (lambda: C.conv2d(X, W[0]), ShapeError, r"weight=\[3, 3, 3\]: needs 4 axes, for 2D kernels"),
         (lambda: C.conv2d(X, W, BAD["array"]), TypeError, "bias of type ndarray: must be None, a tensor, or"),
         (lambda: C.conv2d(X, W, BAD["tap"]), TypeError, "bias of type list: must be None, a tensor, or"),
+        (lambda: C.conv2d(X, W, ("tap", BAD["word"])), TypeError, r"bias\[1\]='u': must be a tensor"),
+        (lambda: C.conv2d(X, W, ("tap", BAD["none"])), TypeError, r"bias\[1\]=None: must be a tensor, not"),
+        (lambda: C.conv2d(BAD["large"], W), TypeError, r"(?s)input=array\(.{54}…: must be a tensor"),
         (lambda: C.conv2d(X, W, stride=BAD["half"]), TypeError, r"stride=\(1.5,\): needs one integer"),
         (lambda: C.conv2d(X, W, None, BAD["word"]), TypeError, "stride=.untied.: needs one integer, or one"),
         (lambda: C.conv2d(X, W, groups=0), ShapeError, "groups=0: groups must be a positive integer"),

@@ -233,6 +233,32 @@ def test_what_is_settled_serves_all_calls(size: int, activation: str | None) -> 
             torch.testing.assert_close(layer(x, given), wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("recording", [False, True])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("backend", ["auto", "aten", "native"])
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")  # what flags() says of a torch without it
+def test_torch_lays_an_output_otherwise_at_another_call(
+    backend: str, activation: str, recording: bool
+) -> None:
+    last = torch.channels_last_3d
+    made = convbias.Conv3d(
+        24, 48, 3, padding=1, bias="untied", output_size=(8, 14, 14), activation=activation
+    )
+    torch.nn.init.normal_(made.get_parameter("bias"))
+    made = made.to(memory_format=last).requires_grad_(recording)  # pyright: ignore[reportCallIssue]
+    x = torch.randn(2, 24, 8, 14, 14).to(memory_format=last)
+    bare = torch.nn.functional.conv3d(x, made.weight, padding=1)
+    act = torch.relu if activation == "relu" else torch.nn.functional.gelu
+    wanted = act(bare + made.get_parameter("bias"))
+    with convbias.backend(backend):
+        for enabled in (True, False, True):
+            with torch.backends.mkldnn.flags(enabled=enabled):
+                again = torch.nn.functional.conv3d(x, made.weight, padding=1)
+                assert (again.stride() == bare.stride()) == enabled
+                for _ in range(2):
+                    torch.testing.assert_close(made(x), wanted, rtol=1e-4, atol=1e-4)
+
+
 # The way of convolving, and a layer with an input that takes it.
 KEEPERS: dict[str, tuple[dict[str, object], tuple[int, ...]]] = {
     "winograd": ({"in_channels": 32, "out_channels": 32, "bias": False}, (2, 32, 32, 32)),

@@ -297,6 +297,24 @@ def test_nan_and_infinity_are_where_torch_has_them(
     torch.testing.assert_close(y, wanted, rtol=1e-2, atol=1e-6, equal_nan=True)
 
 
+@needs_library
+@pytest.mark.parametrize("activation", ["", *ACTIVATIONS])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_slopes_far_out(instructions: str, activation: str, dtype: torch.dtype) -> None:
+    far = torch.tensor([20.0, 88.0, 300.0, 1e4, 1e19, 1e30, 1e36, 3e38])
+    leaf = torch.cat([far, -far]).to(dtype).double().requires_grad_()
+    y = exact(activation, leaf)
+    (wanted,) = torch.autograd.grad(y.sum(), leaf)
+    saved = (leaf if activation in KEEPING else y).detach().to(dtype).view(1, 1, 2, -1)
+    gz, _ = native.backward(saved, torch.ones_like(saved), (0, 1, 2), activation, False)
+    assert_close(gz.flatten(), wanted.to(dtype), rtol=1e-2, atol=1e-6)
+
+
+def test_what_cannot_be_called_has_no_route() -> None:
+    with pytest.raises(TypeError, match="function=3: must be a layer, a model or a function"):
+        convbias.explain_route(3)  # type: ignore[arg-type]
+
+
 needs_onednn = pytest.mark.skipif(convolve.missing() is not None, reason=str(convolve.missing()))
 VOLUMES: list[dict[str, Any]] = [
     {}, {"groups": 2}, {"stride": 2, "padding": 1}, {"padding": 2, "dilation": 2}, {"padding": "same"},

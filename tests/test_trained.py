@@ -49,7 +49,7 @@ WAYS = {
     "depthwise, long": ((32, 32, (3, 11)), {"groups": 32}),
     "pointwise": ((32, 24, 1), {}),
     "winograd": ((32, 32, 3), {}),
-    "torch": ((16, 24, 3), {}),
+    "torch": ((12, 24, 3), {}),
 }
 TYINGS = ["untied", "c h", "tied", "tap", "c h + c w"]
 

@@ -291,6 +291,8 @@ def test_winograd_can_be_switched_off() -> None:
         assert torch.equal(layer(x), y)
     with pytest.raises(ValueError, match="give one of auto, aten, native, or winograd=False"):
         convbias.backend().__enter__()
+    with pytest.raises(TypeError, match=r"winograd='no'\): must be True, False or None"):
+        convbias.backend(winograd="no").__enter__()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("channels", [16, 32, 64, 256])

@@ -19,7 +19,7 @@ for a tying that cannot be read or had.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -273,7 +273,11 @@ def _read(
         rule = "must be None, a tensor, or a tying and its parameters, such as ('tap', taps)"
         raise TypeError(f"bias of type {type(bias).__name__}: {rule}")
     tying, parameters = bias
+    if not isinstance(parameters, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        check_tensor("bias[1]", parameters)
     tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    for tensor in tensors:
+        check_tensor("bias[1]", tensor)
     return tensors, (tying, tuple(tensor.shape for tensor in tensors))
 
 

@@ -14,7 +14,9 @@ from ..geometry import Geometry
 def check_tensor(name: str, given: object) -> None:
     """Raise TypeError for what is no tensor."""
     if not isinstance(given, Tensor):
-        raise TypeError(f"{name}={given!r}: must be a tensor, not {type(given).__name__}")
+        told = repr(given)
+        told = f"{told[:60]}…" if len(told) > 60 else told
+        raise TypeError(f"{name}={told}: must be a tensor, not {type(given).__name__}")
 
 
 def check_size(size: torch.Size, weight: torch.Size, geometry: Geometry, groups: int) -> None:

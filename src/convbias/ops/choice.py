@@ -41,7 +41,8 @@ def backend(name: str | None = None, *, winograd: bool | None = None) -> Iterato
     times smaller than by Winograd's algorithm (of a weight's gradient from few outputs, six times). What is
     not given stays as it is.
 
-    Raises ValueError for another name, and where nothing is given.
+    Raises ValueError for another name and where nothing is given, TypeError for a ``winograd`` that is
+    neither True nor False.
 
     >>> import torch, convbias
     >>> layer = convbias.Conv2d(1, 2, 3, bias="untied", output_size=(4, 4))
@@ -52,6 +53,8 @@ def backend(name: str | None = None, *, winograd: bool | None = None) -> Iterato
         raise ValueError(
             f"backend(): nothing is chosen; give one of {', '.join(BACKENDS)}, or winograd=False"
         )
+    if not isinstance(winograd, bool | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"backend(winograd={winograd!r}): must be True, False or None")
     by_name = _chosen.set(_chosen.get() if name is None else _checked(name, "backend"))
     by_way = _winograd.set(_winograd.get() if winograd is None else winograd)
     try:

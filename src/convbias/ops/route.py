@@ -61,7 +61,8 @@ _watched: ContextVar[list[Route] | None] = ContextVar("convbias_routes", default
 def explain_route(function: Callable[..., object], *args: Any, **kwargs: Any) -> list[Route]:
     """Run ``function(*args, **kwargs)`` and tell which kernels ran each of convbias's convolutions in it.
 
-    ``function`` may be a layer, a model, or one of :mod:`convbias.functional`.
+    ``function`` may be a layer, a model, or one of :mod:`convbias.functional`. Raises TypeError for what
+    cannot be called.
 
     >>> import torch, convbias
     >>> layer = convbias.Conv2d(1, 2, 3, bias="untied", output_size=(4, 4))
@@ -78,6 +79,8 @@ def explain_route(function: Callable[..., object], *args: Any, **kwargs: Any) ->
         not aten: the output has fewer than 16384 numbers: torch's single steps are as fast
         not in_place: the image is small: to ask who else sees the output takes longer
     """
+    if not callable(function):
+        raise TypeError(f"function={function!r}: must be a layer, a model or a function, to be called")
     routes = list[Route]()
     token = _watched.set(routes)
     try:
