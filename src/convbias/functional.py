@@ -233,8 +233,9 @@ def _convolution(
     activation: str | None,
     out: Tensor | None,
 ) -> Tensor:
-    check_tensor("input", input)
-    check_tensor("weight", weight)
+    if not (isinstance(input, Tensor) and isinstance(weight, Tensor)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        check_tensor("input", input)
+        check_tensor("weight", weight)
     if bias is None:
         biases, spelled = [], None
     elif isinstance(bias, Tensor):
@@ -242,8 +243,8 @@ def _convolution(
     else:
         biases, spelled = _read(bias)
     arguments = (input.shape, weight.shape, spelled, groups, activation, *where)
-    compiling = is_compiling()
-    if compiling or not (spelled is None or isinstance(spelled, torch.Size) or isinstance(spelled[0], str)):
+    known = spelled is None or isinstance(spelled, torch.Size) or isinstance(spelled[0], str)
+    if is_compiling() or not known:
         plan, few = _plan(*arguments), None
     else:
         plan, few = _looked_up(arguments)

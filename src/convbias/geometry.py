@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from operator import index
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -239,6 +239,11 @@ class Geometry:
         """torch's own convolution of ``input`` by ``weight`` with this geometry, ``bias`` tied."""
         run, before, after, pads = self._torch
         return run(self.padded(input)[0] if pads else input, weight, bias, *before, groups, *after)
+
+    def as_torch(self, groups: int) -> tuple[Callable[..., Tensor], tuple[Any, ...]] | None:
+        """torch's convolution, and what it takes after the bias; None where more is to be padded."""
+        run, before, after, pads = self._torch
+        return None if pads else (run, (*before, groups, *after))
 
     def padded(self, input: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """``input`` with the padding that torch's convolution cannot do by itself, and what is left to it."""

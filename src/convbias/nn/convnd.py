@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 from torch.nn import Parameter, init
 
 from ..functional import call
@@ -149,7 +150,8 @@ class ConvNd(Biased):
     def _run(self, input: Tensor, geometry: Geometry, residual: Tensor | None = None) -> Tensor:
         # Each tensor is read once: a parametrisation computes it anew each time.
         weight, bias = self._tensor("weight"), self._bias_arguments()
-        if residual is None and at_once() and type(input) is Tensor and input.numel() < SMALL:
+        plain = residual is None and not is_compiling() and type(input) is Tensor
+        if plain and input.numel() < SMALL and at_once():
             few = self._few(input.shape, weight.shape, bias, geometry)
             if few is not None:
                 return few(input, weight, bias)

@@ -31,7 +31,8 @@ class Few:
 
     def __init__(self, geometry: Geometry, tying: str, groups: int, activation: str, site: Site) -> None:
         self.output_size = site.sized()
-        self._convolve, self._groups = geometry.convolve, groups
+        # Where it can be, torch's own at once: a call in between takes as long as a tenth of it.
+        self._run, self._rest = geometry.as_torch(groups) or (geometry.convolve, (groups,))
         self._tied = tying == "tied"
         self._field: Callable[[Sequence[Tensor]], Tensor] | None = None
         if tying == "untied":
@@ -42,7 +43,7 @@ class Few:
         self._activate = ACTIVATIONS[name] if name else None
 
     def __call__(self, input: Tensor, weight: Tensor, bias: Sequence[Tensor]) -> Tensor:
-        y = self._convolve(input, weight, bias[0] if self._tied else None, self._groups)
+        y = self._run(input, weight, bias[0] if self._tied else None, *self._rest)
         if self._field is not None:
             field = self._field(bias)
             y = y + (field if field.dtype is y.dtype else as_output(field, y))

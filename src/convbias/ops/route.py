@@ -10,7 +10,6 @@ from typing import Any, final
 
 import torch
 from torch import Tensor
-from torch.compiler import is_compiling
 
 from . import aten, convolve, native, training, volumes, ways
 from .call import Call, recorded
@@ -107,8 +106,11 @@ def run(call: Call) -> Tensor:
 
 
 def at_once() -> bool:
-    """Whether a small call needs no :func:`run`: whatever follows, torch's steps are what it comes to."""
-    if is_compiling() or torch.is_grad_enabled() or traced():
+    """Whether a small call needs no :func:`run`: whatever follows, torch's steps are what it comes to.
+
+    torch.compile must not be tracing.
+    """
+    if torch.is_grad_enabled() or traced():
         return False
     return _watched.get() is None and chosen() != "native"
 
