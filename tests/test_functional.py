@@ -133,8 +133,14 @@ def test_an_activation_follows_the_bias(activation: str) -> None:
 
 
 X, W = torch.zeros(1, 3, 5, 6), torch.zeros(4, 3, 3, 3)
-BAD: dict[str, Any] = {"array": numpy.zeros(4), "tap": ["tap"], "half": [1.5], "word": "untied", "none": None}
-BAD["large"] = numpy.zeros((9, 9))
+BAD: dict[str, Any] = {
+    "array": numpy.zeros(4),
+    "large": numpy.zeros((9, 9)),
+    "tap": ["tap"],
+    "half": [1.5],
+    "word": "untied",
+    "none": None,
+}
 
 
 @pytest.mark.parametrize(

@@ -233,9 +233,8 @@ def _convolution(
     activation: str | None,
     out: Tensor | None,
 ) -> Tensor:
-    if not (isinstance(input, Tensor) and isinstance(weight, Tensor)):  # pyright: ignore[reportUnnecessaryIsInstance]
-        check_tensor("input", input)
-        check_tensor("weight", weight)
+    check_tensor("input", input)
+    check_tensor("weight", weight)
     if bias is None:
         biases, spelled = [], None
     elif isinstance(bias, Tensor):
