@@ -1,12 +1,13 @@
 """What an untied bias and an activation cost beside a bare convolution, and what others take for it.
 
     python benchmarks/bench_ops.py [--peers compile onnxruntime openvino jax ncnn] [--chain] [--markdown]
+    python benchmarks/bench_ops.py --volumes [--contiguous]
 
 Every layer forward (no gradient recorded) and as a training step (forward and all gradients), float32,
-channels_last, all ways in turn, freed memory kept. Figures are ratios, of lower fifths over 15 samples or
-more, to `F.conv2d` without a bias, which is given in milliseconds; of steps, to the same network with a tied
-bias. A peer whose answer differs from float64's, or whose gradients differ from eager mode's, is shown as
-wrong. Medians, and the peak memory of a step, are in `--json`.
+channels_last or contiguous, all ways in turn, freed memory kept. Figures are ratios, of lower fifths over 15
+samples or more, to torch's convolution without a bias, which is given in milliseconds; of steps, to the same
+network with a tied bias. A peer whose answer differs from float64's, or whose gradients differ from eager
+mode's, is shown as wrong. Medians, and the peak memory of a step, are in `--json`.
 
 Have the machine to yourself. Torch's threads are as many as cores.
 """
@@ -47,6 +48,18 @@ LAYERS = [
     Layer((4, 8), 3, (721, 1440)),
     Layer((16, 32), 3, (16, 56, 56)),
 ]
+# And rows, of which torch knows no channels_last.
+VOLUMES = [
+    Layer((16, 32), 3, (16, 56, 56)),
+    Layer((32, 32), 3, (32, 32, 32)),
+    Layer((64, 64), 3, (16, 28, 28)),
+    Layer((128, 128), 3, (8, 14, 14)),
+    Layer((256, 256), 3, (4, 7, 7)),
+    Layer((32, 32), 3, (4096,)),
+    Layer((64, 64), 3, (4096,)),
+    Layer((128, 128), 3, (1024,)),
+    Layer((256, 256), 3, (512,)),
+]
 
 
 # Without an untied bias.
@@ -55,7 +68,9 @@ BASES = ("bare", "eager tied")
 
 def measure(layer: Layer, batch: int, given: argparse.Namespace) -> dict[str, Any]:
     """One layer: what each way takes, forward and for a step, and who is wrong."""
-    found = ways(layer, batch, given.device, given.activation, set(given.peers), given.chain)
+    found = ways(
+        layer, batch, given.device, given.activation, set(given.peers), given.chain, given.contiguous
+    )
     with torch.no_grad():
         wrong = [name for name, run in {**found.runs, **found.served}.items() if not _right(name, run, found)]
         forward = milliseconds({**found.runs, **found.served}, given.samples, given.device)
@@ -179,16 +194,19 @@ def main() -> None:
     parser.add_argument("--activation", choices=ACTIVATIONS, default="relu")
     parser.add_argument("--layers", default="", help="those whose name contains this")
     parser.add_argument("--chain", action="store_true", help="with a 1×1 convolution behind, which reads it")
+    parser.add_argument("--volumes", action="store_true", help="layers of volumes and of rows")
+    parser.add_argument("--contiguous", action="store_true", help="tensors in torch's default layout")
     parser.add_argument("--forward", action="store_true", help="no training steps")
     given = begun(parser)
-    if not any(given.layers in str(layer) for layer in LAYERS):
-        parser.error(f"--layers {given.layers!r}: must be a part of a name, such as {LAYERS[0]}")
+    layers = VOLUMES if given.volumes else LAYERS
+    if not any(given.layers in str(layer) for layer in layers):
+        parser.error(f"--layers {given.layers!r}: must be a part of a name, such as {layers[0]}")
     if given.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error(f"--device {given.device}: this torch finds no such device")
     head = machine(given.device, given.threads, keep_freed())
     results = []
     with awake():
-        for layer in LAYERS:
+        for layer in layers:
             for batch in given.batch if given.layers in str(layer) else []:
                 results.append(measure(layer, batch, given))
                 print(".", end="", flush=True)

@@ -106,8 +106,8 @@ def _jax(given: dict[str, Any], threads: int) -> Run:
 
     layer = given["layer"]
     dims = given["x"].ndim - 2
-    order = "NHWC" if dims == 2 else "NDHWC"
-    taps = "HWIO" if dims == 2 else "DHWIO"
+    axes = "DHW"[3 - dims :]
+    order, taps = f"N{axes}C", f"{axes}IO"
     x, bias = np.moveaxis(given["x"], 1, -1), np.moveaxis(given["bias"], 0, -1)
     w = np.moveaxis(given["weight"], (0, 1), (-1, -2))
     acts = {"relu": jax.nn.relu, "gelu": lambda z: jax.nn.gelu(z, approximate=False), "silu": jax.nn.silu}

@@ -1,6 +1,6 @@
 """A convolution with an untied bias and an activation by those who can do it, as functions to time.
 
-Each gets the same tensors, channels_last, float32.
+Each gets the same tensors, float32, in channels_last or not.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from torch.nn import functional as F
 
 import convbias
 
+CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
+FORMS = (torch.contiguous_format, torch.channels_last, torch.channels_last_3d)
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
 
 
@@ -30,7 +32,7 @@ class Layer:
     groups: int = 1
 
     def __str__(self) -> str:
-        sides = len(set(self.size)) == 1
+        sides = len(set(self.size)) == 1 < len(self.size)
         kind = "depthwise " if self.groups > 1 else ""
         power = "²" if len(self.size) == 2 else "³"
         size = f"{self.size[0]}{power}" if sides else "×".join(map(str, self.size))
@@ -52,7 +54,7 @@ class Untied(nn.Module):
         self.layer, self.activation = layer, activation
 
     def forward(self, x: Tensor) -> Tensor:
-        convolve = F.conv2d if x.dim() == 4 else F.conv3d
+        convolve = CONVOLUTIONS[x.dim() - 3]
         return ACTIVATIONS[self.activation](convolve(x, self.weight, None, *self.layer.where) + self.bias)
 
 
@@ -64,7 +66,7 @@ class Consumed(nn.Module):
         self.layer, self.weight = layer, nn.Parameter(weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (F.conv2d if x.dim() == 4 else F.conv3d)(self.layer(x), self.weight)
+        return CONVOLUTIONS[x.dim() - 3](self.layer(x), self.weight)
 
 
 @dataclass(frozen=True)
@@ -80,14 +82,16 @@ class Ways:
     answer: Tensor
 
 
-def ways(layer: Layer, batch: int, device: str, activation: str, peers: set[str], chain: bool) -> Ways:
+def ways(
+    layer: Layer, batch: int, device: str, activation: str, peers: set[str], chain: bool, contiguous: bool
+) -> Ways:
     """``runs`` can be differentiated; those that are ``served`` by another process infer alone.
 
-    In a ``chain`` each has a consumer behind it.
+    In a ``chain`` each has a consumer behind it. All tensors are in channels_last, or ``contiguous``.
     """
     dims = len(layer.size)
-    form = torch.channels_last if dims == 2 else torch.channels_last_3d
-    convolve = F.conv2d if dims == 2 else F.conv3d
+    form = torch.contiguous_format if contiguous else FORMS[dims - 1]
+    convolve = CONVOLUTIONS[dims - 1]
     into, out = layer.channels
     x = torch.randn(batch, into, *layer.size, device=device).to(memory_format=form)
     weight = torch.randn(out, into // layer.groups, *[layer.kernel] * dims, device=device)
@@ -97,7 +101,7 @@ def ways(layer: Layer, batch: int, device: str, activation: str, peers: set[str]
     bias = torch.randn_like(exact[:1].float()).to(memory_format=form)[0]
     answer = ACTIVATIONS[activation](exact + bias.double())
     eager = Untied(weight, bias, layer, activation)
-    kind = (convbias.Conv2d, convbias.Conv3d)[dims - 2]
+    kind = (convbias.Conv1d, convbias.Conv2d, convbias.Conv3d)[dims - 1]
     ours = kind(
         *(into, out, layer.kernel, layer.stride, layer.kernel // 2, 1, layer.groups),
         bias="untied",
@@ -150,7 +154,7 @@ def _served(eager: Untied, network: nn.Module, x: Tensor, peers: set[str]) -> di
         given["onnx"] = as_onnx(network, image)
     if network is not eager:
         wanted = [name for name in wanted if name in ("onnxruntime", "openvino")]
-    if len(x) > 1 or eager.layer.groups > 1 or eager.layer.kernel != 3 or image.dim() > 4:
+    if len(x) > 1 or eager.layer.groups > 1 or eager.layer.kernel != 3 or image.dim() != 4:
         wanted = [name for name in wanted if name != "ncnn"]
     return {name: Elsewhere(name, given, torch.get_num_threads()) for name in wanted}
 

@@ -19,6 +19,7 @@ int main(int count, char** words) {
     for (int64_t i = first; i < first + cases; i++) {
         check::epilogues(i);
         check::convolutions(i);
+        check::turns(i);
     }
     check::story = "instruction sets";
     if (convbias_use("none")) check::fail("an unknown one was taken");

@@ -294,6 +294,7 @@ inline void compare(const char* what, int64_t i, const Format& format, uint32_t 
 
 void epilogues(int64_t number);
 void convolutions(int64_t number);
+void turns(int64_t number);
 void edges();
 
 }  // namespace check

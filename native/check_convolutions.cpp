@@ -25,26 +25,35 @@ struct Case : Fielded {
         if (gradients && way == DEPTHWISE) draw_bands();
         if (gradients && way == WINOGRAD && random.below(6) == 0) draw_groups();
         samples = shape.samples;
-        axes = 3;
-        sizes[0] = shape.out[0];
-        sizes[1] = shape.out[1];
-        sizes[2] = shape.filters;
+        axes = 0;
+        if (shape.slices.out > 1) sizes[axes++] = shape.slices.out;
+        for (int64_t size : {shape.out[0], shape.out[1], shape.filters}) sizes[axes++] = size;
         draw_field();
-        if (random.below(3) == 0) residual = random.numbers(SINGLE, samples * shape.out[0] * shape.out[1] * shape.filters);
+        if (random.below(3) == 0) residual = random.numbers(SINGLE, samples * places);
         // A field that lies as the output does, all but for gaps, takes ways of its own, as do having none and one that
         // is the same everywhere: with a residual too.
         const int64_t alike = random.below(residual.empty() ? 5 : 3);
         const int64_t place = shape.filters + random.below(2) * random.below(3);
-        if (alike < 3) terms.resize(alike > 0);
-        if (alike == 1)
-            terms[0] = {{shape.out[1] * place, place, 1}, {}, random.numbers(SINGLE, shape.out[0] * shape.out[1] * place)};
-        if (alike == 2) terms[0] = {{0, 0, 1}, {}, random.numbers(SINGLE, shape.filters)};
-        x = random.numbers(SINGLE, samples * shape.size[0] * shape.size[1] * shape.channels);
+        if (alike < 3) terms.assign(alike > 0, {});
+        if (alike == 1) {
+            int64_t step = place;
+            terms[0].strides[axes - 1] = 1;
+            for (int64_t a = axes - 2; a >= 0; step *= sizes[a--]) terms[0].strides[a] = step;
+            terms[0].values = random.numbers(SINGLE, step);
+        }
+        if (alike == 2) {
+            terms[0].strides[axes - 1] = 1;
+            terms[0].values = random.numbers(SINGLE, shape.filters);
+        }
+        x = random.numbers(SINGLE, samples * shape.slices.size * shape.size[0] * shape.size[1] * shape.channels);
         draw_weights();
         story = "convolution " + std::to_string(number) + " (" + WAY_NAMES[way] + ", " + ACTIVATION_NAMES[activation];
         for (const auto& [name, pair] : {std::pair{"in", shape.size}, {"out", shape.out}, {"kernel", shape.kernel},
                                          {"stride", shape.stride}, {"dilation", shape.dilation}, {"before", shape.before}})
             story += std::string(", ") + name + " " + std::to_string(pair[0]) + "×" + std::to_string(pair[1]);
+        const Slices& s = shape.slices;
+        for (const auto& [name, number] : {std::pair{"slices in", s.size}, {"out", s.out}, {"kernel", s.kernel}, {"before", s.before}})
+            story += std::string(", ") + name + " " + std::to_string(number);
         story += ", " + std::to_string(samples) + "×" + std::to_string(shape.channels) + "→" +
                  std::to_string(shape.filters) + ", " + std::to_string(terms.size()) + " terms" +
                  (residual.empty() ? ")" : ", residual)");
@@ -80,9 +89,12 @@ struct Case : Fielded {
             shape.channels = 250 + random.below(40);
             shape.filters = 64 + random.below(100);
         }
+        // Of one row of taps, now and then, or of volumes.
+        const bool lines = winograd && random.below(4) == 0;
+        if (winograd && random.below(3) == 0) draw_slices(common);
         for (int axis = 0; axis < 2; axis++) {
             constexpr int64_t KERNELS[] = {1, 2, 3, 3, 5, 7, 9};
-            shape.kernel[axis] = winograd ? 3 : pointwise ? 1 : deep ? 6 + random.below(2) : KERNELS[random.below(std::size(KERNELS))];
+            shape.kernel[axis] = lines && !axis ? 1 : winograd ? 3 : pointwise ? 1 : deep ? 6 + random.below(2) : KERNELS[random.below(std::size(KERNELS))];
             shape.stride[axis] = winograd ? 1 : 1 + random.below(random.below(2) ? 1 : 3);
             // Along a row the direct way takes no dilation.
             shape.dilation[axis] = winograd || (way == DIRECT && axis) ? 1 : 1 + random.below(random.below(2) ? 1 : 3);
@@ -93,6 +105,14 @@ struct Case : Fielded {
                                   shape.dilation[axis] * (shape.kernel[axis] - 1) + 1;
             shape.size[axis] = std::max<int64_t>(1, pointwise ? reach + random.below(2) : reach - random.below(4));
         }
+    }
+
+    void draw_slices(bool few) {
+        Slices& s = shape.slices;
+        s.kernel = 1 + random.below(few ? 2 : 4);
+        s.out = 1 + random.below(few ? 2 : 7);
+        s.before = random.below(s.kernel + 1);
+        s.size = std::max<int64_t>(1, s.out + s.kernel - 1 - s.before - random.below(3));
     }
 
     // What gradients are made of in one pass: several blocks of places, now and then more of them than parts; samples
@@ -125,40 +145,48 @@ struct Case : Fielded {
         shape.filters = 65 + random.below(40);
         for (int axis = 0; axis < 2; axis++) {
             shape.out[axis] = 18 + 15 * axis + random.below(20);
-            shape.size[axis] = shape.out[axis] + 2 - shape.before[axis];
+            shape.size[axis] = shape.out[axis] + shape.kernel[axis] - 1 - shape.before[axis];
         }
     }
 
     // In either of torch's orders, forwards or turned round.
     void draw_weights() {
-        const int64_t channels = way == DEPTHWISE ? 1 : shape.channels, taps = shape.kernel[0] * shape.kernel[1];
+        const int64_t channels = way == DEPTHWISE ? 1 : shape.channels, taps = taps_of_slice() * shape.slices.kernel;
         w = random.numbers(SINGLE, shape.filters * channels * taps);
         weights.filter = channels * taps;
         const bool last = random.below(2);
         weights.channel = last ? 1 : taps;
         weights.tap[1] = last ? channels : 1;
         weights.tap[0] = shape.kernel[1] * weights.tap[1];
+        weights.slice = shape.kernel[0] * weights.tap[0];
         weights.rotated = int(random.below(2));
     }
 
-    double weight(int64_t filter, int64_t channel, int64_t i, int64_t j) const {
-        if (weights.rotated) {
-            i = shape.kernel[0] - 1 - i;
-            j = shape.kernel[1] - 1 - j;
-        }
-        return SINGLE.value(w[filter * weights.filter + channel * weights.channel + i * weights.tap[0] + j * weights.tap[1]]);
+    int64_t taps_of_slice() const { return shape.kernel[0] * shape.kernel[1]; }
+
+    // Of a filter and a channel, by number: slice by slice, row by row.
+    double weight(int64_t filter, int64_t channel, int64_t tap) const {
+        if (weights.rotated) tap = shape.slices.kernel * taps_of_slice() - 1 - tap;
+        const int64_t slice = tap / taps_of_slice(), i = tap % taps_of_slice() / shape.kernel[1], j = tap % shape.kernel[1];
+        return SINGLE.value(w[filter * weights.filter + channel * weights.channel + slice * weights.slice +
+                              i * weights.tap[0] + j * weights.tap[1]]);
     }
 
-    // Calls with(place in x, row and column of the tap) for each that an output reads of a channel.
+    // Calls with(place in x, number of the tap) for each that an output reads of a channel.
     template <class With>
-    void over_taps(int64_t n, int64_t row, int64_t column, int64_t channel, With with) const {
-        for (int64_t i = 0; i < shape.kernel[0]; i++)
-            for (int64_t j = 0; j < shape.kernel[1]; j++) {
-                const int64_t h = row * shape.stride[0] - shape.before[0] + i * shape.dilation[0];
-                const int64_t v = column * shape.stride[1] - shape.before[1] + j * shape.dilation[1];
-                if (h >= 0 && h < shape.size[0] && v >= 0 && v < shape.size[1])
-                    with(((n * shape.size[0] + h) * shape.size[1] + v) * shape.channels + channel, i, j);
-            }
+    void over_taps(int64_t n, int64_t place, int64_t channel, With with) const {
+        const Slices& slices = shape.slices;
+        const int64_t column = place % shape.out[1], row = place / shape.out[1] % shape.out[0];
+        for (int64_t s = 0; s < slices.kernel; s++)
+            for (int64_t i = 0; i < shape.kernel[0]; i++)
+                for (int64_t j = 0; j < shape.kernel[1]; j++) {
+                    const int64_t d = place / shape.out[1] / shape.out[0] - slices.before + s;
+                    const int64_t h = row * shape.stride[0] - shape.before[0] + i * shape.dilation[0];
+                    const int64_t v = column * shape.stride[1] - shape.before[1] + j * shape.dilation[1];
+                    if (d >= 0 && d < slices.size && h >= 0 && h < shape.size[0] && v >= 0 && v < shape.size[1])
+                        with((((n * slices.size + d) * shape.size[0] + h) * shape.size[1] + v) * shape.channels + channel,
+                             (s * shape.kernel[0] + i) * shape.kernel[1] + j);
+                }
     }
 };
 
@@ -173,17 +201,18 @@ void check_forward(Case& c) {
     std::vector<double> field, size, z, all;
     c.write_out(field, size);
     // Sums of so many products lose more digits.
-    const double deep = sqrt(std::max(1.0, double(s.kernel[0] * s.kernel[1] * s.channels) / 4096));
+    const int64_t depth = s.slices.kernel * s.channels;
+    const double deep = sqrt(std::max(1.0, double(c.taps_of_slice() * depth) / 4096));
     // Winograd's numbers are as large as those of a whole tile, which may reach beyond what an output reads.
-    const double tile = c.way == WINOGRAD ? 8 * 9 * double(s.channels) * mean_size(c.x) * mean_size(c.w) : 0;
+    const double tile = c.way == WINOGRAD ? 8 * 9 * double(depth) * mean_size(c.x) * mean_size(c.w) : 0;
     for (int64_t n = 0; n < c.samples; n++)
         for (int64_t p = 0; p < c.places; p++) {
             const int64_t filter = p % s.filters;
             double sum = 0, sizes = 0;
             for (int64_t channel = 0; channel < (c.way == DEPTHWISE ? 1 : s.channels); channel++) {
                 const int64_t read = c.way == DEPTHWISE ? filter : channel;
-                c.over_taps(n, p / s.filters / s.out[1], p / s.filters % s.out[1], read, [&](int64_t at, int64_t i, int64_t j) {
-                    const double product = SINGLE.value(c.x[at]) * c.weight(filter, channel, i, j);
+                c.over_taps(n, p / s.filters, read, [&](int64_t at, int64_t tap) {
+                    const double product = SINGLE.value(c.x[at]) * c.weight(filter, channel, tap);
                     sum += product;
                     sizes += fabs(product);
                 });
@@ -237,9 +266,9 @@ void check_gradients(Case& c) {
         sums[p] += gz;
         all_sums[p] += size;
         for (int64_t channel = 0; channel < (depthwise ? 1 : s.channels); channel++)
-            c.over_taps(n, place / s.out[1], place % s.out[1], depthwise ? filter : channel, [&](int64_t from, int64_t i, int64_t j) {
-                const double w = c.weight(filter, channel, i, j), x = SINGLE.value(c.x[from]);
-                const int64_t tap = i * s.kernel[1] + j, taps = s.kernel[0] * s.kernel[1];
+            c.over_taps(n, place, depthwise ? filter : channel, [&](int64_t from, int64_t tap) {
+                const double w = c.weight(filter, channel, tap), x = SINGLE.value(c.x[from]);
+                const int64_t taps = s.slices.kernel * c.taps_of_slice();
                 const int64_t to = depthwise ? tap * s.channels + filter : (filter * taps + tap) * s.channels + channel;
                 gx[from] += gz * w;
                 all_gx[from] += size * fabs(w);
@@ -255,11 +284,13 @@ void check_gradients(Case& c) {
         std::swap(turned.size[axis], turned.out[axis]);
         turned.before[axis] = s.dilation[axis] * (s.kernel[axis] - 1) - s.before[axis];
     }
+    std::swap(turned.slices.size, turned.slices.out);
+    turned.slices.before = s.slices.kernel - 1 - s.slices.before;
     // Winograd's numbers are as large as those of a whole tile.
     double tile = 0, tiles = 0;
     if (c.way == WINOGRAD && outputs) {
         const double size = std::accumulate(all_sums.begin(), all_sums.end(), 0.0) / double(outputs);
-        tile = 8 * 9 * double(s.filters) * mean_size(c.w) * size;
+        tile = 8 * 9 * double(s.slices.kernel * s.filters) * mean_size(c.w) * size;
         tiles = 32 * double(outputs / s.filters) * mean_size(c.x) * size;
     }
     over_threads(
@@ -297,6 +328,27 @@ void check_gradients(Case& c) {
 }
 
 }  // namespace
+
+void turns(int64_t number) {
+    Random random{std::mt19937_64(uint64_t(number))};
+    const int64_t samples = random.below(4), rows = 1 + random.below(random.below(4) ? 70 : 600), columns = 1 + random.below(70);
+    story = "turn " + std::to_string(number) + " (" + std::to_string(samples) + "×" + std::to_string(rows) + "×" +
+            std::to_string(columns) + ")";
+    const Bits given = random.numbers(SINGLE, samples * rows * columns);
+    Bits wanted(given.size());
+    for (int64_t n = 0; n < samples; n++)
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t c = 0; c < columns; c++) wanted[(n * columns + c) * rows + r] = given[(n * rows + r) * columns + c];
+    over_threads(
+        [&](int threads) {
+            Memory from(random, 4, given), to(random, 4, int64_t(given.size()));
+            convbias_turn((const float*)from.data(), (float*)to.data(), samples, rows, columns, threads);
+            return std::vector<Bits>{to.bits()};
+        },
+        [&](const std::vector<Bits>& found) {
+            if (found[0] != wanted) fail("not the same numbers in their places");
+        });
+}
 
 void convolutions(int64_t number) {
     Case forward(number, false);

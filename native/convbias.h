@@ -32,22 +32,29 @@ enum Type : int { FLOAT32, BFLOAT16, FLOAT16, TYPES };
 
 enum Activation : int { NONE, RELU, RELU6, LEAKY_RELU, SIGMOID, TANH, GELU, GELU_TANH, SILU, HARDSWISH, ACTIVATIONS };
 
+// The first axis of volumes, along which images lie one after another: how many there are of the input and of the output,
+// and how many each output is made of, one after another too, the first of them `before` the first one's.
+struct Slices {
+    int64_t size = 1, out = 1, kernel = 1, before = 0;
+};
+
 // A convolution of images in channels_last, with zeros beyond their borders: C channels into K filters, which
-// with groups (depthwise) are as many.
+// with groups (depthwise) are as many. Of several slices there is Winograd's alone.
 struct Convolution {
     int64_t samples, channels, filters;
     int64_t size[2], out[2], kernel[2], stride[2], dilation[2], before[2];
+    Slices slices;
 };
 
-// Weights anywhere in memory: of filter k, channel c and tap (i, j) at k, c, i and j times the strides.
+// Weights anywhere in memory: of filter k, channel c, slice s and tap (i, j) at k, c, s, i and j times the strides.
 // Rotated ones are read with the taps turned round, as the gradient of the input wants them.
 struct Weights {
     const float* values;
-    int64_t filter, channel, tap[2];
+    int64_t filter, channel, slice, tap[2];
     int rotated;
 };
 
-// Winograd's and the depthwise ones take 16 channels and filters at least.
+// Winograd's, of kernels of three taps in one row or three, and the depthwise ones take 16 channels and filters at least.
 enum Way : int { WINOGRAD, DIRECT, DEPTHWISE, POINTWISE, GATHERED, WAYS };
 
 // y = act(z + field), in float32 arithmetic. Without `y` it is written over z; with it, z becomes z + field,
@@ -97,11 +104,15 @@ struct Gradients {
 };
 
 // `turned` makes gx, of stride 1. gw is [filter][channel] of pointwise convolutions; [filter][tap][channel] of
-// Winograd's; and [tap][channel] of depthwise ones, for 3, 5, 7 and 9 taps along a row, stride 1 or 2 and no dilation
-// along it. Without gz, depthwise ones of stride 1 and pointwise ones, of which a place reads its own alone, make all in
-// one pass; pointwise ones do no other way, others have none. 0 where there is no memory, or no kernel.
+// Winograd's, the taps of one slice after another; and [tap][channel] of depthwise ones, for 3, 5, 7 and 9 taps along a
+// row, stride 1 or 2 and no dilation along it. Without gz, depthwise ones of stride 1 and pointwise ones, of which a place
+// reads its own alone, make all in one pass; pointwise ones do no other way, others have none. 0 where there is no memory,
+// or no kernel.
 int convbias_gradients(int way, const Gradients* wanted, const Convolution* convolution, const Convolution* turned,
                        int threads);
+
+// to[n][c][r] = from[n][r][c]: from channels first to channels last, or back.
+void convbias_turn(const float* from, float* to, int64_t samples, int64_t rows, int64_t columns, int threads);
 
 // The instruction set in use; convbias_use changes it and answers 0 where this machine or build lacks it.
 const char* convbias_instructions();

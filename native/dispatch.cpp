@@ -14,13 +14,14 @@ struct Instructions {
     bool (*present)();
     Kernel (*kernel)(int, int);
     bool (*reduce_term)(const float*, const Field&, int64_t, int64_t, int);
+    Turn* turn;
     const Method* ways[WAYS];
     WeightGradient* weights[WAYS];
     AtOnce* at_once[WAYS];
 };
 
 #define CONVBIAS_KERNELS(instructions)                                                      \
-    instructions::kernel, instructions::reduce_term,                                        \
+    instructions::kernel, instructions::reduce_term, instructions::turn,                    \
         {&instructions::winograd, &instructions::direct, &instructions::depthwise, &instructions::pointwise, &instructions::gathered}, \
         {instructions::winograd_weights, nullptr, instructions::depthwise_weights, nullptr, nullptr},               \
         {nullptr, nullptr, instructions::depthwise_gradients, instructions::pointwise_gradients, nullptr}
@@ -108,15 +109,19 @@ int convbias_gradients(int way, const Gradients* wanted, const Convolution* conv
     if (!g.gz) {
         made = chosen->at_once[way](g, c, *turned, packed, usable(threads));
     } else {
-        const int64_t places = c.out[0] * c.out[1] * c.filters;
+        const int64_t places = c.slices.out * c.out[0] * c.out[1] * c.filters;
         if (g.activation != NONE || g.sums)
             convbias_backward(FLOAT32, g.activation, g.saved, g.gy, g.gz, g.sums, c.samples, places, threads);
-        const Field none{3, {c.size[0], c.size[1], c.channels}, 0, {}};
+        const Field none{4, {c.slices.size, c.size[0], c.size[1], c.channels}, 0, {}};
         if (g.gx) made = convbias_convolve(way, NONE, turned, g.gz, packed, nullptr, g.gx, &none, threads);
         if (g.gw) made = made && chosen->weights[way](c, g.x, g.gz, g.gw, usable(threads));
     }
     free(packed);
     return made;
+}
+
+void convbias_turn(const float* from, float* to, int64_t samples, int64_t rows, int64_t columns, int threads) {
+    chosen->turn(from, to, samples, rows, columns, usable(threads));
 }
 
 const char* convbias_instructions() { return chosen->name; }

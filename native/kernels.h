@@ -30,12 +30,16 @@ typedef void HandBack(const float* saved, const float* gy, float* gz, int64_t co
 // z becomes act(z + field).
 typedef void Finish(float* z, const float* field, int64_t count);
 
+// to[n][c][r] = from[n][r][c]
+typedef void Turn(const float* from, float* to, int64_t samples, int64_t rows, int64_t columns, int threads);
+
 #define CONVBIAS_DECLARE(instructions)                                                                          \
     namespace instructions {                                                                                    \
     Kernel kernel(int type, int activation);                                                                    \
     bool reduce_term(const float* sums, const Field& field, int64_t term, int64_t values, int threads);          \
     Finish* finish_of(int activation);                                                                          \
     HandBack* hand_back_of(int activation);                                                                     \
+    Turn turn;                                                                                                  \
     WeightGradient depthwise_weights, winograd_weights;                                                         \
     AtOnce depthwise_gradients, pointwise_gradients;                                                            \
     extern const Method winograd, direct, depthwise, pointwise, gathered;                                       \

@@ -1,6 +1,7 @@
 // Winograd's F(4×4, 3×3) (Lavin and Gray, Fast algorithms for convolutional neural networks, 2016) at the points 0,
 // ±1/√2, ±√2 and ∞, whose rounding errors are several times smaller than those of 0, ±1, ±2 and ∞. The output is cut
-// into tiles of 4×4 places, of which each reads 6×6 of the input; both are transformed into as many frequencies.
+// into tiles of 4×4 places, of which each reads 6×6 of the input; both are transformed into as many frequencies. Where
+// the kernel has one row (F(4, 3)), tiles and windows have one too, and columns stay as they are.
 
 #pragma once
 
@@ -11,8 +12,15 @@
 namespace CONVBIAS_INSTRUCTIONS {
 namespace {
 
-constexpr int TILE = 4, WINDOW = 6, TAPS = 3, FREQUENCIES = WINDOW * WINDOW;
+constexpr int TILE = 4, WINDOW = 6, TAPS = 3;
 constexpr float ROOT = 1.41421356237309515f;
+
+// How many rows there are of what has so many columns, where a window has `high`, all of them or one.
+constexpr int rows_of(int columns, int high) { return high == 1 ? 1 : columns; }
+
+constexpr int frequencies(int high) { return high * WINDOW; }
+
+inline void transform_line(const Vector (&d)[1], Vector (&to)[1]) { to[0] = d[0]; }
 
 // Of a window.
 inline void transform_line(const Vector (&d)[WINDOW], Vector (&to)[WINDOW]) {
@@ -68,11 +76,11 @@ ALWAYS_INLINE void store_line(const Vector (&line)[N], float* to, int64_t step) 
     for (int i = 0; i < N; i++, to = hidden(to + step)) store(to, line[i]);
 }
 
-// The columns of a square, of which `read` gives column j; its rows are to follow.
-template <int FROM, int TO, class Read>
-ALWAYS_INLINE void transform_columns(Read read, Vector (&to)[TO][FROM]) {
+// The columns of FROM numbers each, of which `read` gives column j; the rows are to follow.
+template <int FROM, class Read, int TO, int COLUMNS>
+ALWAYS_INLINE void transform_columns(Read read, Vector (&to)[TO][COLUMNS]) {
 #pragma GCC unroll 6
-    for (int j = 0; j < FROM; j++) {
+    for (int j = 0; j < COLUMNS; j++) {
         Vector column[FROM], done[TO];
         read(j, column);
         transform_line(column, done);
@@ -81,35 +89,37 @@ ALWAYS_INLINE void transform_columns(Read read, Vector (&to)[TO][FROM]) {
     }
 }
 
-// All of a convolution's tiles.
+// All of a convolution's tiles: those at the same place of all slices follow one another.
 struct AllTiles {
     const Convolution& c;
-    int64_t down = (c.out[0] + TILE - 1) / TILE, across = (c.out[1] + TILE - 1) / TILE;
-    int64_t count = c.samples * down * across;
+    int64_t tall = c.kernel[0] == 1 ? 1 : TILE;
+    int64_t down = (c.out[0] + tall - 1) / tall, across = (c.out[1] + TILE - 1) / TILE, deep = c.slices.out;
+    int64_t count = c.samples * down * across * deep;
 };
 
 struct Tile {
-    int64_t sample, row, column;
+    int64_t sample, slice, row, column;
 
     Tile(const AllTiles& tiles, int64_t t)
-        : sample(t / (tiles.down * tiles.across)),
-          row(t / tiles.across % tiles.down * TILE),
-          column(t % tiles.across * TILE) {}
+        : sample(t / tiles.deep / tiles.across / tiles.down),
+          slice(t % tiles.deep),
+          row(t / tiles.deep / tiles.across % tiles.down * tiles.tall),
+          column(t / tiles.deep % tiles.across * TILE) {}
 };
 
-// SIDE × SIDE places of an image, from a row and a column on; beyond the borders there are zeros.
-template <int SIDE>
-class Square {
+// HIGH × WIDE places of an image, from a row and a column on; beyond the borders, or without an image, there are zeros.
+template <int HIGH, int WIDE>
+class Patch {
    public:
-    Square(const float* image, const int64_t (&size)[2], int64_t channels, int64_t row, int64_t column)
-        : channels(channels), begin(at_least(0, -column)), end(least(SIDE, size[1] - column)) {
-        for (int i = 0; i < SIDE; i++) {
+    Patch(const float* image, const int64_t (&size)[2], int64_t channels, int64_t row, int64_t column)
+        : channels(channels), begin(at_least(0, -column)), end(least(WIDE, size[1] - column)) {
+        for (int i = 0; i < HIGH; i++) {
             const int64_t line = row + i;
-            const bool inside = line >= 0 && line < size[0];
+            const bool inside = image && line >= 0 && line < size[0];
             rows[i] = inside ? image + (line * size[1] + column + begin) * channels : nullptr;
             whole = whole && inside;
         }
-        whole = whole && begin == 0 && end == SIDE;
+        whole = whole && begin == 0 && end == WIDE;
     }
 
     // `count` channels from `first` on, each frequency `step` numbers after the one before.
@@ -126,23 +136,24 @@ class Square {
 
    private:
     const int64_t channels, begin, end;  // the columns that lie within the image
-    const float* rows[SIDE];             // from there on; null beyond it
+    const float* rows[HIGH];             // from there on; null beyond it
     bool whole = true;
 
     template <bool inside>
     void transform_vector(int64_t at, float* to, int64_t step) const {
-        Vector half[WINDOW][SIDE];
-        transform_columns(
-            [&](int j, Vector(&column)[SIDE]) {
+        constexpr int lines = rows_of(WINDOW, HIGH);
+        Vector half[lines][WIDE];
+        transform_columns<HIGH>(
+            [&](int j, Vector(&column)[HIGH]) {
                 const bool there = inside || (j >= begin && j < end);
 #pragma GCC unroll 6
-                for (int i = 0; i < SIDE; i++)
+                for (int i = 0; i < HIGH; i++)
                     column[i] = inside ? load(rows[i] + at) : known(there && rows[i] ? load(rows[i] + at) : Vector{});
                 if (there) at = hidden(at + channels);
             },
             half);
 #pragma GCC unroll 6
-        for (int i = 0; i < WINDOW; i++, to = hidden(to + WINDOW * step)) {
+        for (int i = 0; i < lines; i++, to = hidden(to + WINDOW * step)) {
             Vector done[WINDOW];
             transform_line(half[i], done);
             store_line(done, to, step);
@@ -150,12 +161,13 @@ class Square {
     }
 };
 
-// What tile `t` reads of the input.
-inline Square<WINDOW> window_of(const AllTiles& tiles, int64_t t, const float* x) {
-    const Convolution& c = tiles.c;
-    const Tile tile(tiles, t);
-    const float* image = x + tile.sample * c.size[0] * c.size[1] * c.channels;
-    return {image, c.size, c.channels, tile.row - c.before[0], tile.column - c.before[1]};
+// What a tile reads of the input, of slice `tap` of those that it reads.
+template <int HIGH>
+Patch<HIGH, WINDOW> window_of(const Convolution& c, const Tile& tile, int64_t tap, const float* x) {
+    const int64_t slice = tile.slice - c.slices.before + tap;
+    const bool inside = slice >= 0 && slice < c.slices.size;
+    const float* image = x + (tile.sample * c.slices.size + slice) * c.size[0] * c.size[1] * c.channels;
+    return {inside ? image : nullptr, c.size, c.channels, tile.row - c.before[0], tile.column - c.before[1]};
 }
 
 }  // namespace

@@ -408,4 +408,6 @@ def test_few_outputs_and_large_weights_keep_torchs_way() -> None:
 
 def test_shapes_know_their_tiles() -> None:
     geometry = convbias.Geometry.of(2, 3, padding=1)
-    assert own.Shape.of((3, 8, 9, 4), 8, geometry).tiles == 3 * 3 * 1
+    shape = own.Shape.of((3, 8, 9, 4), 8, geometry)
+    assert shape is not None
+    assert shape.tiles == 3 * 3 * 1

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.fx import Node
 
 from ..affine import AffineConv
 from ..ops import ways
-from ..ops.choice import is_small
+from ..ops.call import small
 from ..ops.convolve import HEAVY
 from ..ops.layout import is_channels_last
 from .graph import Network
@@ -21,25 +19,21 @@ def pays(network: Network, node: Node) -> bool:
     """Whether a layer of convbias's is faster than torch's there, if its bias is no field."""
     conv, given = network.convolutions[node], network.hint(input_of(node))
     dims, single = conv.geometry.dims, node.meta["val"].dtype == torch.float32
-    if conv.geometry.transposed or dims < 2 or not single:
-        return False
-    if is_small(math.prod(given), given[1], conv.out_channels):
+    if conv.geometry.transposed or not single or small(given, tuple(conv.weight.shape), conv.groups):
         return False
     # Of 3D images, torch takes its time for one by itself.
-    if dims == 3:
-        return given[0] == 1
+    if dims == 3 and given[0] == 1:
+        return True
     # torch orders the numbers of a weight anew at every call.
-    heavy = _lies_last(network) and conv.weight.numel() >= HEAVY
+    heavy = dims == 2 and _lies_last(network) and conv.weight.numel() >= HEAVY
     return heavy or own_way(network, conv, given, False) is not None
 
 
 def own_way(network: Network, conv: AffineConv, given: tuple[int, ...], fielded: bool) -> str | None:
-    """Which own convolution runs ``conv``, with a field or none, on images of shape ``given``; or None."""
-    if conv.geometry.dims != 2 or conv.geometry.transposed:
+    """Which own convolution runs ``conv``, with a field or none, on inputs of shape ``given``; or None."""
+    if conv.geometry.transposed or small(given, tuple(conv.weight.shape), conv.groups):
         return None
-    if is_small(math.prod(given), given[1], conv.out_channels):
-        return None
-    last = _lies_last(network)
+    last = conv.geometry.dims > 1 and _lies_last(network)
     plan = ways.plan_for(given, conv.out_channels, conv.geometry, conv.groups, last, True, fielded)
     return plan.way if plan else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -112,12 +113,12 @@ class Call(NamedTuple):
         return summands_of(self.bias, self.tying, self.site) if self.fielded else []
 
 
-def small(input: torch.Size, weight: torch.Size, groups: int) -> bool:
+def small(input: Sequence[int], weight: Sequence[int], groups: int) -> bool:
     """Whether such an image, and what the filters make of it, are too few numbers for own kernels.
 
     Of 3D images torch takes its time however few they are.
     """
-    return len(weight) < 5 and is_small(input.numel(), weight[1] * groups, weight[0])
+    return len(weight) < 5 and is_small(math.prod(input), weight[1] * groups, weight[0])
 
 
 def recorded(tensors: Sequence[Tensor]) -> bool:

@@ -24,7 +24,7 @@ from .choice import SMALL, chosen, winograd
 from .epilogue import KEEPING
 from .followers import transform
 from .kept import Recent
-from .layout import as_torchs, field_as, form_of, layout_of
+from .layout import as_torchs, field_as, form_of, last_order, layout_of
 
 _WHERE = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, int groups, str activation"
 _GIVEN = f"(Tensor input, Tensor weight, Tensor? field, {_WHERE}) -> Tensor"
@@ -120,7 +120,7 @@ def whole_backward(gy: Tensor, y: Tensor | None, *given_and_wanted: Any) -> list
     call, like = _call(*given), given[:3]
     dims = call.geometry.dims
     last = form_of(call.input, call.weight) is not torch.contiguous_format
-    order = (*range(1, dims + 1), 0) if last else tuple(range(dims + 1))
+    order = last_order(dims) if last else tuple(range(dims + 1))
     with torch.no_grad():
         summands = call.bared.summands()
         asked = wanted[: 2 + len(summands)]

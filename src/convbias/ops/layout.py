@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -41,6 +42,22 @@ def channels_last(x: Tensor) -> torch.memory_format:
     return torch.channels_last_3d if x.dim() == 5 else torch.channels_last
 
 
+def last_strides(sizes: Sequence[int]) -> tuple[int, ...]:
+    """The strides of what is (N, C, *out) in channels_last; torch has no name for it of a single axis.
+
+    >>> last_strides((2, 3, 4, 5))
+    (60, 1, 15, 3)
+    """
+    _, channels, *out = sizes
+    strides = [channels * math.prod(out[axis:]) for axis in range(len(out) + 1)]
+    return (strides[0], 1, *strides[1:])
+
+
+def last_order(dims: int) -> Order:
+    """The axes of a sample (C, *out) that lies so, ``dims`` of them in ``out``."""
+    return (*range(1, dims + 1), 0)
+
+
 def form_of(input: Tensor, weight: Tensor) -> torch.memory_format:
     """The layout that torch's own convolution of ``input`` by ``weight`` has."""
     last = is_channels_last(input) or is_channels_last(weight)
@@ -73,7 +90,7 @@ def memory_order(y: Tensor) -> Order | None:
     if y.is_contiguous():
         return tuple(range(dims + 1))
     if y.movedim(1, -1).is_contiguous():
-        return (*range(1, dims + 1), 0)
+        return last_order(dims)
     return None
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..tying.base import Summand
 from . import kept
-from .layout import Order, unflattened
+from .layout import Order, channels_last, last_strides, unflattened
 
 NAME = "libconvbias.so"
 VARIABLE = "CONVBIAS_LIBRARY"
@@ -63,6 +63,7 @@ _FUNCTIONS = {
     "convbias_convolve": (_int, (_int, _int, *[_pointer] * 6, _int)),
     "convbias_chain": (_int, (_pointer, _long, _pointer, _int)),
     "convbias_gradients": (_int, (_int, *[_pointer] * 3, _int)),
+    "convbias_turn": (None, (_pointer, _pointer, *[_long] * 3, _int)),
     "convbias_instructions": (ctypes.c_char_p, ()),
     "convbias_use": (_int, (ctypes.c_char_p,)),
 }
@@ -188,6 +189,28 @@ def reduce(sums: Tensor, order: Order, summand: Summand) -> Tensor:
     if not found:
         raise MemoryError("no memory for the partial sums of a bias gradient")
     return values
+
+
+def laid_last(x: Tensor) -> Tensor:
+    """``x`` (N, C, *out), of float32, in channels_last: itself where it is."""
+    if x.dim() > 3 and x.is_contiguous(memory_format=channels_last(x)):
+        return x
+    if x.dim() == 3 and x.movedim(1, -1).is_contiguous():
+        return x
+    y, given = x.new_empty_strided(x.shape, last_strides(x.shape)), x.contiguous()
+    _turn(given, y, x.shape[1], math.prod(x.shape[2:]))
+    return y
+
+
+def laid_first(x: Tensor) -> Tensor:
+    """``x`` (N, C, *out) in channels_last, of float32, with the numbers of each channel together."""
+    y = x.new_empty(x.shape)
+    _turn(x, y, math.prod(x.shape[2:]), x.shape[1])
+    return y
+
+
+def _turn(x: Tensor, y: Tensor, rows: int, columns: int) -> None:
+    loaded().convbias_turn(x.data_ptr(), y.data_ptr(), len(x), rows, columns, torch.get_num_threads())
 
 
 def field(sample: tuple[int, ...], order: Order, summands: Sequence[Summand]) -> tuple[list[Tensor], _Field]:

@@ -1,4 +1,4 @@
-"""convbias's own convolutions of images, as the library takes them."""
+"""convbias's own convolutions, as the library takes them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from torch import Tensor
 from ..geometry import Geometry
 from ..tying.base import Summand
 from . import native
+from .layout import form_of, last_order, last_strides
+from .native import laid_first, laid_last
 
 # As convbias.h numbers them.
 WAYS = ("winograd", "direct", "depthwise", "pointwise", "gathered")
@@ -20,55 +22,89 @@ WAYS = ("winograd", "direct", "depthwise", "pointwise", "gathered")
 MOST_ROWS = 16
 
 _CODES = {name: code for code, name in enumerate(WAYS)}
-# Of an image's axes as they lie in memory: rows, columns, channels.
-ORDER = (1, 2, 0)
 _pair = ctypes.c_int64 * 2
 
 
 @final
+class Slices(ctypes.Structure):
+    """The first axis of volumes: how many images are in one and in the output, and each output is made of."""
+
+    size: int
+    out: int
+    kernel: int
+    before: int
+    _fields_ = tuple((name, ctypes.c_int64) for name in ("size", "out", "kernel", "before"))
+
+
+@final
 class Shape(ctypes.Structure):
-    """A convolution's sizes: of its input, (N, C, H, W), and of all that follows from it."""
+    """A convolution's sizes: of its input, (N, C, *in), and of all that follows from it.
+
+    To the library all are of images: volumes of several slices, and lines of a single row.
+    """
 
     samples: int
     channels: int
     filters: int
+    slices: Slices
     _fields_ = (
         ("samples", ctypes.c_int64),
         ("channels", ctypes.c_int64),
         ("filters", ctypes.c_int64),
         *((name, _pair) for name in ("size", "out", "kernel", "stride", "dilation", "before")),
+        ("slices", Slices),
     )
 
     @classmethod
-    def of(cls, input: Sequence[int], filters: int, geometry: Geometry) -> Shape:
-        """For an input of this shape, padded already where it is not padded by zeros."""
+    def of(cls, input: Sequence[int], filters: int, geometry: Geometry) -> Shape | None:
+        """For an input of this shape, padded already where it is not padded by zeros.
+
+        None where some of a volume's slices are left out.
+        """
         samples, channels, *size = input
+        kernel, stride, dilation = geometry.kernel_size, geometry.stride, geometry.dilation
         out, before = geometry.output_size(size), [first for first, _ in geometry.pads]
         if geometry.padding_mode != "zeros":
             size = [n + sum(pads) for n, pads in zip(size, geometry.pads, strict=True)]
-            before = [0, 0]
-        if geometry.kernel_size == geometry.stride == (1, 1) and out == tuple(size):
-            # To a single tap an image is one long row.
-            size, out = [1, size[0] * size[1]], (1, out[0] * out[1])
-        pairs = (size, out, geometry.kernel_size, geometry.stride, geometry.dilation, before)
-        return cls(samples, channels, filters, *(_pair(*pair) for pair in pairs))
+            before = [0] * geometry.dims
+        if math.prod(kernel) == math.prod(stride) == 1 and out == tuple(size):
+            # To a single tap they are one long row.
+            size = out = (math.prod(size),)
+            kernel, stride, dilation, before = (1,), (1,), (1,), [0]
+        missing = 3 - len(size)
+        ones, zeros = (1,) * missing, (0,) * missing
+        size, out, kernel, stride, dilation = ((*ones, *n) for n in (size, out, kernel, stride, dilation))
+        first, *before = (*zeros, *before)
+        if stride[0] > 1 or (dilation[0] > 1 and kernel[0] > 1):
+            return None
+        pairs = (*(n[1:] for n in (size, out, kernel, stride, dilation)), before)
+        slices = Slices(size[0], out[0], kernel[0], first)
+        return cls(samples, channels, filters, *(_pair(*pair) for pair in pairs), slices)
 
     def turned(self) -> Shape:
         """Of the convolution that makes the gradient of this one's input (stride 1) from its output's."""
         reach = [d * (k - 1) for d, k in zip(self.dilation, self.kernel, strict=True)]
         before = _pair(*(r - b for r, b in zip(reach, self.before, strict=True)))
         sizes = (self.out, self.size, self.kernel, self.stride, self.dilation, before)
-        return Shape(self.samples, self.filters, self.channels, *sizes)
+        of = self.slices
+        slices = Slices(of.out, of.size, of.kernel, of.kernel - 1 - of.before)
+        return Shape(self.samples, self.filters, self.channels, *sizes, slices)
 
     @property
     def outputs(self) -> int:
         """Of all samples."""
-        return self.samples * math.prod(self.out)
+        return self.samples * self.slices.out * math.prod(self.out)
+
+    @property
+    def is_of_images(self) -> bool:
+        """Whether there is but one slice."""
+        return self.slices.out == self.slices.kernel == 1
 
     @property
     def tiles(self) -> int:
-        """Of 4×4 outputs."""
-        return self.samples * -(-self.out[0] // 4) * -(-self.out[1] // 4)
+        """Of 4×4 outputs, or 4 in a row."""
+        rows = self.out[0] if self.kernel[0] == 1 else -(-self.out[0] // 4)
+        return self.samples * self.slices.out * rows * -(-self.out[1] // 4)
 
 
 @final
@@ -80,6 +116,7 @@ class _Weights(ctypes.Structure):
         ("values", ctypes.c_void_p),
         ("filter", ctypes.c_int64),
         ("channel", ctypes.c_int64),
+        ("slice", ctypes.c_int64),
         ("tap", _pair),
         ("rotated", ctypes.c_int),
     )
@@ -99,8 +136,13 @@ class Step(ctypes.Structure):
     )
 
 
+def as_torchs(y: Tensor, input: Tensor, weight: Tensor) -> Tensor:
+    """An own convolution's output ``y``, as torch's own convolution of ``input`` by ``weight`` lays it."""
+    return laid_first(y) if form_of(input, weight) is torch.contiguous_format else y
+
+
 def pack(way: str, shape: Shape, weight: Tensor) -> Tensor:
-    """``weight`` (K, C/groups, kh, kw) as ``way`` wants it."""
+    """``weight`` (K, C/groups, *kernel) as ``way`` wants it."""
     packed, given = weight.new_empty(packed_size(way, shape)), _lying(weight)
     native.loaded().convbias_pack(
         _CODES[way], ctypes.byref(shape), ctypes.byref(given), packed.data_ptr(), torch.get_num_threads()
@@ -115,7 +157,8 @@ def packed_size(way: str, shape: Shape) -> int:
 
 def _lying(weight: Tensor) -> _Weights:
     filter, channel, *taps = weight.stride()
-    return _Weights(weight.data_ptr(), filter, channel, _pair(*taps), False)
+    slice, *pair = (*(0,) * (3 - len(taps)), *taps)
+    return _Weights(weight.data_ptr(), filter, channel, slice, _pair(*pair), False)
 
 
 def _turned(weight: Tensor, depthwise: bool) -> _Weights:
@@ -149,7 +192,7 @@ class Convolution:
         self.way, self.shape = way, shape
         # Filters side by side, as the sums are: what lies otherwise is copied.
         laid = [Summand(_laid(summand.values), summand.index) for summand in summands]
-        held, field = native.field(self.size[1:], ORDER, laid)
+        held, field = native.field(self.size[1:], last_order(len(out)), laid)
         self.live = native.are_live(held, summands)
         # What the library is given the addresses of.
         self._held = (shape, packed, held, field)
@@ -157,6 +200,7 @@ class Convolution:
         self._packed = None if packed is None else packed.data_ptr()
         self._field = ctypes.addressof(field)
         self._run = native.loaded().convbias_convolve
+        self._lie = last_strides(self.size)
 
     def __call__(
         self,
@@ -165,10 +209,10 @@ class Convolution:
         out: Tensor | None = None,
         packed: Tensor | None = None,
     ) -> Tensor:
-        input = input.contiguous(memory_format=torch.channels_last)
+        input = laid_last(input)
         added = None
         if residual is not None:
-            residual = residual.contiguous(memory_format=torch.channels_last)
+            residual = laid_last(residual)
             added = residual.data_ptr()
         y = self.new() if out is None else out
         weight = self._packed if packed is None else packed.data_ptr()
@@ -179,7 +223,7 @@ class Convolution:
 
     def new(self) -> Tensor:
         """Memory for an output, whatever torch's defaults are."""
-        return torch.empty(self.size, dtype=torch.float32, device="cpu", memory_format=torch.channels_last)
+        return torch.empty_strided(self.size, self._lie, dtype=torch.float32, device="cpu")
 
     def step(self, input: int, residual: int | None, y: int) -> Step:
         """The same for a :class:`Chain`, whose arrays have these numbers."""
@@ -228,12 +272,8 @@ class Gradients:
         self._has_weight = way != "depthwise" or (
             shape.kernel[1] in (3, 5, 7, 9) and stride[1] <= 2 and dilation[1] == 1
         )
-        # How those of weights lie: of depthwise ones by taps.
-        channels, (rows, columns) = shape.channels, shape.kernel
-        line = columns * channels
-        self._lie = (1, channels, line, channels) if way == "depthwise" else (rows * line, 1, line, channels)
         # Rows at the ends of bands are made twice.
-        least = 4 * max(7, 2 * dilation[0] * (rows - 1))
+        least = 4 * max(7, 2 * dilation[0] * (shape.kernel[0] - 1))
         banded = way == "depthwise" and self._has_input and shape.out[0] >= least
         self._has_pass = way == "pointwise" or banded
         self._run = native.loaded().convbias_gradients
@@ -251,26 +291,34 @@ class Gradients:
 
         ``wanted`` are those of input, weight and field, which is (K, *out).
         """
-        last = torch.channels_last
-        input, gy = input.contiguous(memory_format=last), gy.contiguous(memory_format=last)
-        saved = None if saved is None else saved.contiguous(memory_format=last)
+        given, input, gy = input, laid_last(input), laid_last(gy)
+        saved = None if saved is None else laid_last(saved)
         gx = torch.empty_like(input) if wanted[0] and self._has_input else None
-        gw = weight.new_empty_strided(weight.shape, self._lie) if wanted[1] and self._has_weight else None
+        gw = self._new_of(weight) if wanted[1] and self._has_weight else None
         gz = None
         if not self._has_pass or (wanted[1] and gw is None):
             gz = torch.empty_like(gy) if activation else gy
         # Of a single image it is the field's as well, where nobody else has it.
         is_field = gz is not None and gz is not gy and len(gy) == 1
-        _, filters, _, across = gy.shape
-        lie = (1, across * filters, filters)
+        lie = last_strides(gy.shape)[1:]
         sums = gy.new_empty_strided(gy.shape[1:], lie) if wanted[2] and not is_field else None
-        given, made = (input, saved, gy), (gz, gx, gw, sums)
+        read, made = (input, saved, gy), (gz, gx, gw, sums)
         turned = _turned(weight, depthwise=self._way == "depthwise")
-        asked = _Gradients(native.CODES[activation], *map(_address, given), turned, *map(_address, made))
+        asked = _Gradients(native.CODES[activation], *map(_address, read), turned, *map(_address, made))
         shapes = (ctypes.byref(self._shape), ctypes.byref(self._turned))
         if not self._run(_CODES[self._way], ctypes.byref(asked), *shapes, torch.get_num_threads()):
             raise MemoryError("no memory for a gradient's intermediate numbers")
+        if gx is not None and given is not input:
+            gx = laid_first(gx)
         return Made(gx, gw, gz[0] if gz is not None and is_field and wanted[2] else sums, gz)
+
+    def _new_of(self, weight: Tensor) -> Tensor:
+        """Memory for the gradient of ``weight``: of depthwise ones by taps."""
+        lie = last_strides(weight.shape)
+        if self._way == "depthwise":
+            filters, _, *taps = weight.shape
+            lie = (1, filters, *last_strides((1, filters, *taps))[2:])
+        return weight.new_empty_strided(weight.shape, lie)
 
 
 def _address(tensor: Tensor | None) -> int | None:

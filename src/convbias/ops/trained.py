@@ -41,20 +41,16 @@ class Trained:
     def __call__(self, input: Tensor, weight: Tensor, bias: Sequence[Tensor]) -> Tensor:
         summands = [] if self._tying is None else summands_of(bias, self._tying, self._site)
         indices = [summand.index for summand in summands]
-        y: Any = _Convolution.apply(input, weight, self, indices, *(summand.values for summand in summands))
-        return y.contiguous(memory_format=self._form)
+        return _Convolution.apply(input, weight, self, indices, *(summand.values for summand in summands))
 
     def forward(self, input: Tensor, weight: Tensor, summands: list[Summand]) -> Tensor:
         """The output, of which no gradient is recorded."""
         plan = self.plan
         if plan is not None:
             packed = own.pack(plan.way, plan.shape, weight)
-            return self._last_step(summands, None)(input, packed=packed)
-        y = self._torchs(input, weight)
-        if not (summands or self.activation):
-            return y
-        y = y if memory_order(y) else y.contiguous()
-        return self._last_step(summands, y)(y)
+            return own.as_torchs(self._last_step(summands, None)(input, packed=packed), input, weight)
+        y = self._torchs(input, weight).contiguous(memory_format=self._form)
+        return self._last_step(summands, y)(y) if summands or self.activation else y
 
     def _torchs(self, input: Tensor, weight: Tensor) -> Tensor:
         if not self._is_slow_volume:
@@ -97,7 +93,7 @@ class _Convolution(torch.autograd.Function):
         summands = [Summand(v.detach(), i) for v, i in zip(values, indices, strict=True)]
         y = trained.forward(input, weight, summands)
         ctx.trained, ctx.summands = trained, summands
-        ctx.order = memory_order(y) if trained.plan is None else own.ORDER
+        ctx.order = memory_order(y)
         ctx.save_for_backward(input, weight, y if trained.activation else None)
         return y
 

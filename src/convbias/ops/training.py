@@ -8,17 +8,18 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..tying.base import Summand
-from . import aten, native, own, volumes, ways
+from . import aten, native, volumes, ways
 from .call import Call, recorded
 from .choice import chosen
 from .epilogue import KEEPING, hand_back, native_refusal, reduced, too_few
 from .followers import differentiable
-from .layout import Order
+from .layout import Order, last_order
 from .own import Shape
 from .ways import Plan
 
-# By how many times fewer outputs what a convolution and its gradients save is worth a step of its own.
-_SAVES = {"winograd": 4}
+# By how many times fewer outputs what a convolution and its gradients save is worth a step of its own: by
+# Winograd of images, and of volumes.
+_SAVES = 4, 32
 
 
 def refusal(call: Call) -> str | None:
@@ -33,7 +34,9 @@ def refusal(call: Call) -> str | None:
     light = plan.shape.kernel[1] <= 3 and max(plan.shape.stride) > 1
     if (plan.way == "depthwise" and not light) or chosen() == "native":
         return None
-    saves = 0 if of_gradients(plan) is None else _SAVES.get(plan.way, 1)
+    saves = 0 if of_gradients(plan) is None else 1
+    if plan.way == "winograd":
+        saves = _SAVES[not plan.shape.is_of_images]
     return too_few(call, _outputs(call), saves)
 
 
@@ -122,4 +125,4 @@ def backward(
     if gz is not None:
         theirs = volumes.gradients(call, gz, (wanted[0] and input is None, wanted[1] and weight is None))
         input, weight = input if theirs[0] is None else theirs[0], weight if theirs[1] is None else theirs[1]
-    return [input, weight, *reduced(field, own.ORDER, summands, native, wanted[2:])]
+    return [input, weight, *reduced(field, last_order(call.geometry.dims), summands, native, wanted[2:])]

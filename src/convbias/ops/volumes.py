@@ -51,6 +51,9 @@ def _order(input: Tensor, weight: Tensor, groups: int) -> tuple[int, ...] | None
     """The axes of a single volume that torch counts enough of, largest first; None where it is as well."""
     if input.dim() != 5 or len(input) != 1 or groups != 1 or min(weight.shape[-2:]) > 3:
         return None
+    # To turn many weights takes longer than the slow way.
+    if weight.numel() > input.numel():
+        return None
     if input.device.type != "cpu" or input.dtype != torch.float32:
         return None
     channels, *sizes = input.shape[1:]

@@ -16,7 +16,7 @@ from . import native, own
 from .call import Call, Packed, recorded
 from .choice import chosen
 from .choice import winograd as winograd_allowed
-from .layout import as_torchs, form_of, is_channels_last
+from .layout import form_of, is_channels_last, last_strides
 from .own import Shape
 
 # Outputs of more numbers, to which no field is added, torch's write as fast.
@@ -60,25 +60,37 @@ def plan_for(
 ) -> Plan | None:
     """The own convolution that is faster than torch's (benchmarks/bench_ops.py), or None.
 
-    Where images do not lie with their channels ``last``, they are turned round before and after. Some are
+    Where inputs do not lie with their channels ``last``, they are turned round before and after. Some are
     faster where the output is ``fielded`` alone: torch goes over it again to add a field. Some are where no
     gradient is ``recorded``.
     """
-    shape = Shape.of(input, filters, geometry)
-    way, out = _way(shape, groups, winograd, fielded, recorded), geometry.output_size(input[2:])
-    if way is None or min(out) < 1 or (not last and way != "winograd"):
+    shape, out = Shape.of(input, filters, geometry), geometry.output_size(input[2:])
+    if shape is None or min(out) < 1:
+        return None
+    way = _way(shape, groups, winograd, fielded, recorded)
+    if way is None or not (last or _is_worth_turning(way, shape, recorded)):
         return None
     return Plan(way, shape, out)
+
+
+def _is_worth_turning(way: str, shape: Shape, recorded: bool) -> bool:
+    if way == "depthwise":
+        # Of wide kernels torch's gradients take several times as long.
+        return recorded and shape.kernel[1] >= 5
+    in_a_row = shape.kernel[0] == 1
+    return way == "winograd" and not (in_a_row and recorded and min(shape.channels, shape.filters) < 128)
 
 
 def _way(shape: Shape, groups: int, winograd: bool, fielded: bool, recorded: bool) -> str | None:
     channels, filters = shape.channels, shape.filters
     kernel, dilation = tuple(shape.kernel), tuple(shape.dilation)
     plain = tuple(shape.stride) == dilation == (1, 1)
+    if winograd and groups == 1 and _is_winograds(shape) and shape.tiles >= 12:
+        return "winograd"
+    if not shape.is_of_images:
+        return None
     if groups > 1:
         return "depthwise" if groups == channels == filters >= 16 else None
-    if winograd and _is_winograds(shape) and shape.tiles >= 12:
-        return "winograd"
     if kernel == (1, 1) and plain and filters < 16:
         return "direct" if channels <= 64 else None
     if _is_gathered(shape):
@@ -96,16 +108,17 @@ def _way(shape: Shape, groups: int, winograd: bool, fielded: bool, recorded: boo
 
 
 def _is_winograds(shape: Shape) -> bool:
-    plain = tuple(shape.stride) == tuple(shape.dilation) == (1, 1)
-    return tuple(shape.kernel) == (3, 3) and plain and min(shape.channels, shape.filters) >= 16
+    (rows, columns), plain = shape.kernel, tuple(shape.stride) == tuple(shape.dilation) == (1, 1)
+    least = 32 if rows == 1 else 16
+    return rows in (1, 3) and columns == 3 and plain and min(shape.channels, shape.filters) >= least
 
 
 @lru_cache(maxsize=1024)
 def _plan_of_weights(input: tuple[int, ...], filters: int, geometry: Geometry, groups: int) -> Plan | None:
-    shape = Shape.of(input, filters, geometry)
-    out = geometry.output_size(input[2:])
-    pays = shape.outputs * filters * shape.channels >= _WORTH_TRANSFORMING
-    if groups > 1 or min(out) < 1 or not _is_winograds(shape) or not pays:
+    shape, out = Shape.of(input, filters, geometry), geometry.output_size(input[2:])
+    if shape is None or groups > 1 or min(out) < 1 or not _is_winograds(shape):
+        return None
+    if shape.outputs * filters * shape.channels < _WORTH_TRANSFORMING:
         return None
     return Plan("winograd", shape, out, weights_alone=True)
 
@@ -147,7 +160,7 @@ def plan_of(call: Call) -> Plan | None:
     sizes = (tuple(call.input.shape), call.weight.shape[0])
     # Of a circle, torch's padding lies with its channels first.
     round = call.geometry.padding_mode == "circular"
-    last = is_channels_last(call.weight) if round else form_of(call.input, call.weight) is torch.channels_last
+    last = is_channels_last(call.weight) if round else _lies_last(call)
     return plan_for(
         *sizes, call.geometry, call.groups, last, winograd_allowed(), call.fielded, recorded(call.tensors)
     )
@@ -155,10 +168,13 @@ def plan_of(call: Call) -> Plan | None:
 
 def plan_of_weights(call: Call) -> Plan | None:
     """The plan for the gradient of the weight alone, where torch convolves; or None."""
-    last = form_of(call.input, call.weight) is torch.channels_last
-    if not last or not winograd_allowed() or _foreign(call) is not None:
+    if not _lies_last(call) or not winograd_allowed() or _foreign(call) is not None:
         return None
     return _plan_of_weights(tuple(call.input.shape), call.weight.shape[0], call.geometry, call.groups)
+
+
+def _lies_last(call: Call) -> bool:
+    return form_of(call.input, call.weight) is not torch.contiguous_format
 
 
 def planned(call: Call) -> Plan:
@@ -181,7 +197,7 @@ def run(call: Call) -> Tensor:
 def run_into(call: Call, out: Tensor) -> None:
     """The same to ``out``."""
     convolution, given = _convolution(call), _padded(call.geometry, call.input)
-    if out.is_contiguous(memory_format=torch.channels_last):
+    if out.stride() == last_strides(out.shape):
         convolution(given, out=out)
     else:
         out.copy_(convolution(given))
@@ -217,7 +233,7 @@ def _convolution(call: Call) -> own.Convolution:
 
 def _run(convolution: own.Convolution, call: Call, input: Tensor, residual: Tensor | None) -> Tensor:
     given = _padded(call.geometry, input)
-    return as_torchs(convolution(given, residual), given, call.weight)
+    return own.as_torchs(convolution(given, residual), given, call.weight)
 
 
 def _padded(geometry: Geometry, input: Tensor) -> Tensor:
@@ -232,12 +248,12 @@ def _foreign(call: Call) -> str | None:
         return "the image is small"
     if chosen() == "aten":
         return "the backend 'aten' is chosen"
-    if geometry.dims != 2 or input.dim() != 4 or geometry.transposed:
-        return "it is for batches of images, not transposed"
+    if input.dim() != weight.dim() or geometry.transposed:
+        return "it is for batches, not transposed"
     if not input.is_cpu or input.dtype != torch.float32 or weight.dtype != torch.float32:
         return "it is for float32 on the CPU"
     if call.is_mistyped:
         return "the bias is of another type"
-    if not weight.numel() or weight.shape[2] > own.MOST_ROWS:
+    if not weight.numel() or max(geometry.kernel_size[:-1], default=1) > own.MOST_ROWS:
         return f"it is for kernels of 1 to {own.MOST_ROWS} rows"
     return native.unread(call.tying) or native.absence()

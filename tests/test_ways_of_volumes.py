@@ -1,0 +1,266 @@
+"""Own convolutions of volumes and of single rows: each is the definition, however its inputs lie."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+import convbias
+from convbias import functional as CF
+from convbias.geometry import Geometry
+from convbias.ops import native, own, ways
+from convbias.ops.layout import channels_last, last_strides
+from layer_cases import expected, gradients
+
+BUILT = native.absence() is None
+needs_library = pytest.mark.skipif(not BUILT, reason=f"no own kernels: {native.absence()}")
+pytestmark = [needs_library, pytest.mark.usefixtures("small_steps")]
+
+Made = tuple[str, dict[str, Any], tuple[int, ...]]
+
+# A way, what a layer is made of, and the sides of its input.
+LAYERS: list[Made] = [
+    ("winograd", {"channels": (33, 40), "padding": 1}, (303,)),
+    ("winograd", {"channels": (130, 128), "padding": 2}, (74,)),
+    ("winograd", {"channels": (32, 32), "padding": 1, "padding_mode": "circular"}, (301,)),
+    ("winograd", {"channels": (400, 390), "padding": 0}, (61,)),
+    ("winograd", {"channels": (33, 36), "kernel_size": (1, 3), "padding": (0, 1)}, (13, 22)),
+    ("winograd", {"channels": (40, 32), "kernel_size": (1, 3), "padding": (2, 0)}, (11, 19)),
+    ("winograd", {"channels": (16, 19), "padding": 1}, (5, 11, 13)),
+    ("winograd", {"channels": (35, 17), "padding": (2, 1, 0)}, (3, 9, 10)),
+    ("winograd", {"channels": (18, 20), "kernel_size": (2, 3, 3), "padding": (0, 2, 1)}, (7, 10, 9)),
+    ("winograd", {"channels": (16, 33), "kernel_size": (1, 3, 3), "padding": (0, 1, 1)}, (4, 12, 14)),
+    ("winograd", {"channels": (17, 16), "kernel_size": (5, 3, 3), "padding": (4, 1, 1)}, (3, 12, 14)),
+    ("winograd", {"channels": (20, 24), "padding": 1, "padding_mode": "replicate"}, (4, 9, 9)),
+    ("winograd", {"channels": (100, 96), "padding": 1}, (3, 10, 7)),
+]
+ONE_TAP: Made = ("pointwise", {"channels": (24, 50), "kernel_size": 1}, (5, 9, 11))
+SEVEN: Made = ("depthwise", {"channels": (40, 40), "groups": 40, "kernel_size": 7, "padding": 3}, (30, 18))
+KINDS: dict[int, Any] = {1: convbias.Conv1d, 2: convbias.Conv2d, 3: convbias.Conv3d}
+OUTER = {1: "l", 2: "h", 3: "d"}
+
+
+def named(case: Made) -> str:
+    return f"{case[0]}-{case[2]}-{'-'.join(f'{k}={v}' for k, v in case[1].items())}"
+
+
+over_layers = pytest.mark.parametrize("case", LAYERS, ids=named)
+over_forms = pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
+
+
+def made(case: Made, bias: str, last: bool, activation: str | None = None) -> tuple[Any, Tensor]:
+    """The layer, with a bias that is nowhere 0, and two inputs; in channels_last where torch has it."""
+    _, options, sides = case
+    (into, out), options = options["channels"], {k: v for k, v in options.items() if k != "channels"}
+    options = {"kernel_size": 3, **options}
+    kind = KINDS[len(sides)]
+    size = kind(into, out, bias=False, **options).geometry().output_size(sides)
+    layer = kind(into, out, bias=bias, output_size=size, activation=activation, **options)
+    for name, parameter in layer.named_parameters():
+        if name != "weight":
+            torch.nn.init.normal_(parameter)
+    x = torch.randn(2, into, *sides)
+    if last and len(sides) > 1:
+        layer, x = layer.to(memory_format=channels_last(x)), x.to(memory_format=channels_last(x))
+    return layer, x
+
+
+def exact(layer: Any, x: Tensor) -> Tensor:
+    return expected(copy.deepcopy(layer).double(), x.double())
+
+
+@over_layers
+@over_forms
+@pytest.mark.parametrize("bias", ["none", "tied", "untied", "c outer", "tap"])
+@pytest.mark.parametrize("instructions", native.known_instructions() if BUILT else ["none"])
+def test_the_whole_layer(case: Made, last: bool, bias: str, instructions: str) -> None:
+    before = native.instructions()
+    layer, x = made(case, bias.replace("outer", OUTER[len(case[2])]), last, "relu")
+    try:
+        native.use(instructions)
+        with torch.no_grad():
+            (taken,) = convbias.explain_route(layer, x)
+            assert (taken.convolution, taken.epilogue) == (case[0], case[0]), taken
+            y = layer(x)
+            assert_close(y.double(), exact(layer, x), rtol=1e-5, atol=3e-5)
+            with convbias.backend("aten"):
+                assert y.stride() == layer(x).stride()
+    finally:
+        native.use(before)
+
+
+@pytest.mark.parametrize("case", [LAYERS[0], LAYERS[6]], ids=named)
+@pytest.mark.parametrize("activation", ["relu6", "gelu", "tanh", "hardswish"])
+def test_activations_and_residuals(case: Made, activation: str) -> None:
+    layer, x = made(case, "untied", False, activation)
+    with torch.no_grad():
+        assert_close(layer(x).double(), exact(layer, x), rtol=1e-5, atol=2e-5)
+        residual = torch.randn_like(layer(x))
+        layer.activation = None
+        bare = exact(layer, x)
+        layer.activation = activation
+        apply = {"relu6": F.relu6, "gelu": F.gelu, "tanh": torch.tanh, "hardswish": F.hardswish}[activation]
+        assert_close(layer(x, residual).double(), apply(bare + residual), rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("case", [*LAYERS, ONE_TAP, SEVEN], ids=named)
+@over_forms
+@pytest.mark.parametrize("bias", ["tied", "untied", "c outer"])
+@pytest.mark.parametrize("activation", [None, "relu", "silu"])
+def test_gradients(
+    case: Made, last: bool, bias: str, activation: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ways, "_WORTH_PACKING", 1)
+    layer, x = made(case, bias.replace("outer", OUTER[len(case[2])]), last, activation)
+    double = copy.deepcopy(layer).double()
+    input, wide = x.clone().requires_grad_(), x.double().requires_grad_()
+    (taken,) = convbias.explain_route(layer, input)
+    in_a_row = case[0] == "winograd" and tuple(layer.kernel_size[-2:-1]) in ((), (1,))
+    lies = last and len(case[2]) > 1
+    turned = case[0] == "winograd" and not (in_a_row and min(case[1]["channels"]) < 128)
+    own = layer.padding_mode == "zeros" and (lies or turned or case is SEVEN)
+    assert (taken.convolution == case[0]) == own, taken
+    y, wanted = layer(input), expected(double, wide)
+    assert_close(y.double(), wanted, rtol=1e-5, atol=3e-5)
+    # Where relu's slope jumps, rounding decides on which side a number is.
+    double.activation = None
+    away = expected(double, wide).detach().abs() > 1e-4
+    y, wanted = y * away, wanted * away
+    found = gradients(y, layer, input)
+    assert found[0].stride() == input.stride()
+    for mine, theirs in zip(found, gradients(wanted, double, wide), strict=True):
+        assert_close(mine.double(), theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("case", [LAYERS[1], LAYERS[6], SEVEN], ids=named)
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_the_gradient_of_the_gradient(case: Made, activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of outputs that were turned round too."""
+    monkeypatch.setattr(ways, "_WORTH_PACKING", 1)
+    layer, x = made(case, "untied", False, activation)
+    leaves = [x.requires_grad_(), *layer.parameters()]
+    assert convbias.explain_route(layer, x)[0].convolution == case[0]
+    found = []
+    for name in ("auto", "aten"):
+        with convbias.backend(name):
+            y = layer(x)
+            first = torch.autograd.grad(y.square().mean(), leaves, create_graph=True)
+            found.append(torch.autograd.grad(torch.stack([(g * g).sum() for g in first]).sum(), leaves))
+    assert_close(*found, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", [LAYERS[0], LAYERS[6]], ids=named)
+@over_forms
+def test_an_output_that_is_given(case: Made, last: bool) -> None:
+    layer, x = made(case, "untied", last, "relu")
+    run: Any = {1: CF.conv1d, 3: CF.conv3d}[len(case[2])]
+    with torch.no_grad():
+        y = layer(x)
+        for lie in (last_strides(y.shape), torch.empty(y.shape).stride()):
+            out = torch.empty_strided(y.shape, lie).fill_(torch.nan)
+            words = {"padding": layer.padding, "activation": "relu"}
+            assert run(x, layer.weight, layer.get_parameter("bias"), **words, out=out) is out
+            assert torch.equal(out, y)
+
+
+@pytest.mark.parametrize("case", [LAYERS[1], LAYERS[6]], ids=named)
+@over_forms
+def test_compiled_it_is_the_same(case: Made, last: bool) -> None:
+    layer, x = made(case, "untied", last, "relu")
+    compiled = torch.compile(layer, fullgraph=True)
+    with torch.no_grad():
+        y = layer(x)
+        assert torch.equal(compiled(x), y)
+        assert compiled(x).stride() == y.stride()
+    input = x.requires_grad_()
+    found = gradients(compiled(input), layer, input)
+    for mine, theirs in zip(found, gradients(layer(input), layer, input), strict=True):
+        assert_close(mine, theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("run", [F.conv1d, F.conv3d])
+@pytest.mark.parametrize("channels", [32, 128])
+def test_errors_are_at_most_three_times_the_direct_ones(run: Any, channels: int) -> None:
+    torch.manual_seed(0)
+    dims = 1 if run is F.conv1d else 3
+    x = torch.randn(2, channels, *((500,) if dims == 1 else (6, 16, 16)))
+    w = torch.randn(channels, channels, *(3,) * dims) / math.sqrt(channels * 3**dims)
+    truth, own = run(x.double(), w.double(), padding=1), getattr(CF, run.__name__)
+    with torch.no_grad():
+        (taken,) = convbias.explain_route(own, x, w, padding=1)
+        assert taken.convolution == "winograd"
+        error = (own(x, w, padding=1) - truth).abs().max()
+    assert error <= 3 * (run(x, w, None, 1, 1) - truth).abs().max()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_what_is_not_finite_stays_in_the_tiles_of_the_slices_around_it(bad: float) -> None:
+    layer, x = made(LAYERS[6], "untied", False)
+    x[1, 5, 1, 6, 5] = bad
+    with torch.no_grad():
+        y, wanted = layer(x), exact(layer, x)
+    reached = ~wanted.isfinite()
+    assert reached.any()
+    assert not y[reached].isfinite().any()
+    # Rows 5 to 7 and columns 4 to 6 are of the tile of rows 4 to 7 and columns 4 to 7; three slices read it.
+    far = torch.ones_like(reached)
+    far[1, :, 0:3, 4:8, 4:8] = False
+    assert_close(y[far].double(), wanted[far], rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("options", [{"stride": (2, 1, 1)}, {"dilation": (2, 1, 1)}, {"stride": (1, 2, 1)}])
+def test_what_leaves_slices_or_rows_out_is_torchs(options: dict[str, Any]) -> None:
+    layer = convbias.Conv3d(16, 16, 3, padding=2, bias="tied", **options)
+    x = torch.randn(2, 16, 9, 11, 13)
+    with torch.no_grad():
+        assert convbias.explain_route(layer, x)[0].convolution == "torch"
+        assert_close(layer(x).double(), exact(layer, x), rtol=1e-5, atol=2e-5)
+
+
+def test_one_tap_of_a_volume_is_a_row_of_places() -> None:
+    layer, x = made(ONE_TAP, "untied", True, "gelu")
+    with torch.no_grad():
+        assert convbias.explain_route(layer, x)[0].convolution == "pointwise"
+        assert_close(layer(x).double(), exact(layer, x), rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (2, 3, 5), (3, 17, 4, 4), (1, 40, 300), (2, 16, 16, 16), (0, 4, 9), (2, 33, 3, 5, 7)]
+)
+def test_numbers_are_turned_round(shape: tuple[int, ...]) -> None:
+    before = native.instructions()
+    x = torch.randn(shape)
+    try:
+        for instructions in native.known_instructions():
+            native.use(instructions)
+            last = native.laid_last(x)
+            assert last.movedim(1, -1).is_contiguous()
+            assert torch.equal(last, x)
+            assert native.laid_last(last) is last
+            first = native.laid_first(last)
+            assert first.is_contiguous()
+            assert torch.equal(first, x)
+            # Others are made dense first.
+            assert torch.equal(native.laid_last(x.flip(-1).transpose(1, -1)), x.flip(-1).transpose(1, -1))
+    finally:
+        native.use(before)
+
+
+def test_shapes_know_their_tiles_and_what_turns_them() -> None:
+    line = own.Shape.of((3, 8, 9), 8, Geometry.of(1, 3, padding=1))
+    assert line is not None
+    assert (line.tiles, line.outputs, line.is_of_images) == (3 * 3, 27, True)
+    volume = own.Shape.of((2, 8, 5, 9, 4), 6, Geometry.of(3, 3, padding=(0, 1, 1)))
+    assert volume is not None
+    assert (volume.tiles, volume.outputs, volume.is_of_images) == (2 * 3 * 3, 2 * 3 * 36, False)
+    back = volume.turned()
+    assert (back.channels, back.filters) == (6, 8)
+    assert (back.slices.size, back.slices.out, back.slices.kernel, back.slices.before) == (3, 5, 3, 2)
+    assert own.Shape.of((2, 8, 5, 9, 4), 6, Geometry.of(3, 3, stride=(2, 1, 1))) is None
