@@ -24,7 +24,7 @@ from .choice import SMALL, chosen, winograd
 from .epilogue import KEEPING
 from .followers import transform
 from .kept import Recent
-from .layout import as_torchs, field_as, form_of, last_order, layout_of
+from .layout import field_as, form_of, last_order, layout_of
 
 _WHERE = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, int groups, str activation"
 _GIVEN = f"(Tensor input, Tensor weight, Tensor? field, {_WHERE}) -> Tensor"
@@ -106,7 +106,7 @@ def whole(*given: Any, keep: bool = True) -> Tensor:
             y = route.run(call)
         else:
             y = packed.run(call, call.input, None)
-    return as_torchs(y, call.input, call.weight)
+    return native.as_torchs(y, call.input, call.weight)
 
 
 def whole_recorded(*given: Any) -> Tensor:

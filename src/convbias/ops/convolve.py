@@ -18,11 +18,14 @@ from ..geometry import Geometry
 from .activations import CHEAP, IN_PLACE
 from .call import Call, Packed, recorded
 from .choice import SMALL, chosen
-from .layout import as_torchs, channels_last, form_of, is_channels_last
+from .layout import channels_last, form_of, is_channels_last
+from .native import as_torchs
 
 NAME = "onednn"
 # So many weights take oneDNN longer to order than its operator for ordered ones takes to be called.
 HEAVY = 3 * 2**16
+# And as many times more of them than numbers of input and output take longer than to turn the output round.
+_TURNED = 4
 
 
 def convolve(call: Call, input: Tensor) -> Tensor:
@@ -109,7 +112,7 @@ def worth_packing(input: Tensor, weight: Tensor, geometry: Geometry) -> bool:
         return False
     outputs = len(input) * weight.shape[0] * math.prod(geometry.output_size(input.shape[2:]))
     last = form_of(input, weight) is torch.channels_last
-    return last or weight.numel() > input.numel() + outputs
+    return last or weight.numel() > _TURNED * (input.numel() + outputs)
 
 
 def pack(input: Tensor, weight: Tensor, geometry: Geometry, groups: int) -> Packed:

@@ -42,6 +42,13 @@ def channels_last(x: Tensor) -> torch.memory_format:
     return torch.channels_last_3d if x.dim() == 5 else torch.channels_last
 
 
+def lies_last(x: Tensor) -> bool:
+    """Whether the numbers of ``x`` (N, C, *out) are dense, in channels_last."""
+    if x.dim() == 3:
+        return x.movedim(1, -1).is_contiguous()
+    return x.is_contiguous(memory_format=channels_last(x))
+
+
 def last_strides(sizes: Sequence[int]) -> tuple[int, ...]:
     """The strides of what is (N, C, *out) in channels_last; torch has no name for it of a single axis.
 
@@ -62,11 +69,6 @@ def form_of(input: Tensor, weight: Tensor) -> torch.memory_format:
     """The layout that torch's own convolution of ``input`` by ``weight`` has."""
     last = is_channels_last(input) or is_channels_last(weight)
     return channels_last(input) if last else torch.contiguous_format
-
-
-def as_torchs(y: Tensor, input: Tensor, weight: Tensor) -> Tensor:
-    """``y`` in that layout."""
-    return y.contiguous(memory_format=form_of(input, weight))
 
 
 def field_as(form: torch.memory_format, field: Tensor) -> Tensor:

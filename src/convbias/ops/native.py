@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..tying.base import Summand
 from . import kept
-from .layout import Order, channels_last, last_strides, unflattened
+from .layout import Order, form_of, last_strides, lies_last, unflattened
 
 NAME = "libconvbias.so"
 VARIABLE = "CONVBIAS_LIBRARY"
@@ -193,13 +193,20 @@ def reduce(sums: Tensor, order: Order, summand: Summand) -> Tensor:
 
 def laid_last(x: Tensor) -> Tensor:
     """``x`` (N, C, *out), of float32, in channels_last: itself where it is."""
-    if x.dim() > 3 and x.is_contiguous(memory_format=channels_last(x)):
-        return x
-    if x.dim() == 3 and x.movedim(1, -1).is_contiguous():
+    if lies_last(x):
         return x
     y, given = x.new_empty_strided(x.shape, last_strides(x.shape)), x.contiguous()
     _turn(given, y, x.shape[1], math.prod(x.shape[2:]))
     return y
+
+
+def as_torchs(y: Tensor, input: Tensor, weight: Tensor) -> Tensor:
+    """``y`` in the layout that torch's own convolution of ``input`` by ``weight`` has."""
+    form = form_of(input, weight)
+    single = y.dtype == torch.float32 and y.device.type == "cpu"
+    if form is torch.contiguous_format and single and not y.is_contiguous() and lies_last(y):
+        return laid_first(y) if absence() is None else y.contiguous()
+    return y.contiguous(memory_format=form)
 
 
 def laid_first(x: Tensor) -> Tensor:

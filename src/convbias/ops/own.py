@@ -13,7 +13,7 @@ from torch import Tensor
 from ..geometry import Geometry
 from ..tying.base import Summand
 from . import native
-from .layout import form_of, last_order, last_strides
+from .layout import last_order, last_strides
 from .native import laid_first, laid_last
 
 # As convbias.h numbers them.
@@ -134,11 +134,6 @@ class Step(ctypes.Structure):
         ("field", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in ("input", "residual", "y")),
     )
-
-
-def as_torchs(y: Tensor, input: Tensor, weight: Tensor) -> Tensor:
-    """An own convolution's output ``y``, as torch's own convolution of ``input`` by ``weight`` lays it."""
-    return laid_first(y) if form_of(input, weight) is torch.contiguous_format else y
 
 
 def pack(way: str, shape: Shape, weight: Tensor) -> Tensor:

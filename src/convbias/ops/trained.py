@@ -48,7 +48,7 @@ class Trained:
         plan = self.plan
         if plan is not None:
             packed = own.pack(plan.way, plan.shape, weight)
-            return own.as_torchs(self._last_step(summands, None)(input, packed=packed), input, weight)
+            return native.as_torchs(self._last_step(summands, None)(input, packed=packed), input, weight)
         y = self._torchs(input, weight).contiguous(memory_format=self._form)
         return self._last_step(summands, y)(y) if summands or self.activation else y
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from . import convolve
 from .call import Call
 from .followers import batched
-from .layout import as_torchs
+from .native import as_torchs
 
 _FEW = 20480
 

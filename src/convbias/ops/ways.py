@@ -233,7 +233,7 @@ def _convolution(call: Call) -> own.Convolution:
 
 def _run(convolution: own.Convolution, call: Call, input: Tensor, residual: Tensor | None) -> Tensor:
     given = _padded(call.geometry, input)
-    return own.as_torchs(convolution(given, residual), given, call.weight)
+    return native.as_torchs(convolution(given, residual), given, call.weight)
 
 
 def _padded(geometry: Geometry, input: Tensor) -> Tensor:
