@@ -146,15 +146,16 @@ void transform(const Part& part, int64_t t, const float* x, float* input) {
 template <int HIGH, int starts>
 void put_tile(const Convolution& c, const float* products, int64_t step, int64_t rows, int64_t columns, Ends ends,
               int64_t start_line, float* to) {
+    constexpr int high = rows_of(TILE, HIGH);
     // What is stored could change all that is not kept here.
     const int64_t filters = c.filters, line = c.out[1] * filters;
     for (int64_t filter = 0; filter < filters; filter += LANES) {
         const int64_t first = least(filter, filters - LANES);
-        Vector half[rows_of(TILE, HIGH)][WINDOW];
+        Vector half[high][WINDOW];
         transform_columns<HIGH>(
             [&](int j, Vector(&column)[HIGH]) { load_line(products + j * step + first, WINDOW * step, column); }, half);
 #pragma GCC unroll 4
-        for (int i = 0; i < rows_of(TILE, HIGH); i++) {
+        for (int i = 0; i < high; i++) {
             if (i >= rows) break;
             Vector done[TILE];
             transform_line(half[i], done);
