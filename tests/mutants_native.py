@@ -48,7 +48,7 @@ MUTANTS = [
     ("activations.h", "0.044715f", "0.0447f"),
     ("activations.h", "case RELU: return saved <= 0", "case RELU: return saved < 0"),
     ("activations.h", "saved >= 6.0f", "saved > 6.0f"),
-    ("activations.h", "case LEAKY_RELU: return saved <= 0", "case LEAKY_RELU: return saved < 0"),
+    ("activations.h", "case LEAKY_RELU: return saved > 0", "case LEAKY_RELU: return saved >= 0"),
     ("activations.h", "saved >= 3.0f", "saved > 3.0f"),
     ("activations.h", "saved <= -3.0f", "saved < -3.0f"),
     # Collapsing axes that lie side by side.

@@ -15,7 +15,8 @@ from torch.testing import assert_close
 import convbias
 from convbias import functional as CF
 from convbias.geometry import Geometry
-from convbias.ops import native, own, ways
+from convbias.ops import convolve, native, own, volumes, ways
+from convbias.ops.call import Call
 from convbias.ops.layout import channels_last, last_strides
 from layer_cases import expected, gradients
 
@@ -221,6 +222,42 @@ def test_what_leaves_slices_or_rows_out_is_torchs(options: dict[str, Any]) -> No
     x = torch.randn(2, 16, 9, 11, 13)
     with torch.no_grad():
         assert convbias.explain_route(layer, x)[0].convolution == "torch"
+        assert_close(layer(x).double(), exact(layer, x), rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("channels", "recorded", "own"), [(31, False, 0), (32, False, 1), (127, True, 0), (128, True, 1)]
+)
+def test_taps_in_a_row_want_more_channels(channels: int, recorded: bool, own: bool) -> None:
+    """And more again for a step in which all that is recorded has to be turned."""
+    layer, x = convbias.Conv1d(channels, 128, 3, bias="tied"), torch.randn(2, channels, 600)
+    with torch.set_grad_enabled(recorded):
+        assert (convbias.explain_route(layer, x)[0].convolution == "winograd") == own
+
+
+def test_depthwise_kernels_of_three_are_torchs_where_channels_lie_first() -> None:
+    layer, x = convbias.Conv2d(40, 40, 3, padding=1, groups=40), torch.randn(2, 40, 30, 30)
+    assert convbias.explain_route(layer, x)[0].convolution == "torch"
+    x = x.to(memory_format=torch.channels_last)
+    assert convbias.explain_route(layer, x)[0].convolution == "depthwise"
+
+
+def test_many_weights_are_not_turned_for_a_small_volume() -> None:
+    for channels, sides, slow in ((2, (3, 104, 100), True), (512, (2, 7, 7), False)):
+        x, w = torch.randn(1, channels, *sides), torch.randn(channels, channels, 3, 3, 3)
+        assert volumes.is_slow(Call(x, w, (), "none", Geometry.of(3, 3, padding=1), 1, "")) == slow
+
+
+@pytest.mark.skipif(convolve.missing() is not None, reason="torch lacks the private operators")
+@pytest.mark.parametrize(("batch", "packed"), [(1, True), (8, False)])
+def test_weights_are_packed_where_channels_lie_first_if_they_are_many_times_more(
+    batch: int, packed: bool
+) -> None:
+    layer, x = convbias.Conv2d(512, 2048, 1), torch.randn(batch, 512, 7, 7)
+    with torch.no_grad():
+        (taken,) = convbias.explain_route(layer, x)
+        assert (taken.convolution == "onednn") == packed
+        assert layer(x).is_contiguous()
         assert_close(layer(x).double(), exact(layer, x), rtol=1e-5, atol=2e-5)
 
 
