@@ -411,3 +411,18 @@ def test_shapes_know_their_tiles() -> None:
     shape = own.Shape.of((3, 8, 9, 4), 8, geometry)
     assert shape is not None
     assert shape.tiles == 3 * 3 * 1
+
+
+def test_deep_rows_are_multiplied_where_few_are_at_once() -> None:
+    layer, x = convbias.Conv2d(1024, 64, 1, bias="tied"), torch.randn(2, 1024, 14, 14)
+    x, before = x.to(memory_format=torch.channels_last), native.instructions()
+    try:
+        for instructions in native.known_instructions():
+            native.use(instructions)
+            assert convbias.explain_route(layer, x)[0].convolution != "pointwise"
+            with torch.no_grad():
+                (taken,) = convbias.explain_route(layer, x)
+                assert (taken.convolution == "pointwise") == (instructions == "avx2"), taken
+                assert_close(layer(x).double(), exact(layer, x), rtol=1e-5, atol=2e-5)
+    finally:
+        native.use(before)

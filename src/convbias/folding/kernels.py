@@ -34,7 +34,8 @@ def own_way(network: Network, conv: AffineConv, given: tuple[int, ...], fielded:
     if conv.geometry.transposed or small(given, tuple(conv.weight.shape), conv.groups):
         return None
     last = conv.geometry.dims > 1 and _lies_last(network)
-    plan = ways.plan_for(given, conv.out_channels, conv.geometry, conv.groups, last, True, fielded)
+    where = (given, conv.out_channels, conv.geometry, conv.groups, last)
+    plan = ways.plan_for(*where, winograd=True, fielded=fielded, deepest=ways.deepest())
     return plan.way if plan else None
 
 

@@ -110,6 +110,11 @@ def unread(tying: str) -> str | None:
 
 def instructions() -> str:
     """The instruction set that the own kernels use: "avx512", "avx2" or "plain"."""
+    return _known_instructions()
+
+
+@functools.cache
+def _known_instructions() -> str:
     return loaded().convbias_instructions().decode()
 
 
@@ -124,6 +129,7 @@ def known_instructions() -> list[str]:
 def use(instructions: str) -> None:
     """Use another instruction set: for tests and comparisons. ValueError where this machine lacks it."""
     kept.forget()
+    _known_instructions.cache_clear()
     if not loaded().convbias_use(instructions.encode()):
         raise ValueError(f"instructions={instructions!r}: this machine or this build of convbias lacks them")
 

@@ -24,6 +24,9 @@ _IN_CACHE = 1 << 21
 # With fewer outputs, and for whatever is gathered, the form of a weight that is not kept takes longer to make
 # than it saves.
 _WORTH_PACKING = 512
+# Deeper rows, or rows further apart, take as long as torch's: where they do not stay in the first cache, or,
+# by AVX2, which multiplies fewer of them at once, in the second one.
+_DEEP, _DEEP_BY_AVX2 = 512, 2048
 # With fewer products, so does Winograd's gradient of a weight by itself.
 _WORTH_TRANSFORMING = 1 << 23
 
@@ -57,17 +60,18 @@ def plan_for(
     winograd: bool,
     fielded: bool,
     recorded: bool = False,
+    deepest: int = _DEEP,
 ) -> Plan | None:
     """The own convolution that is faster than torch's (benchmarks/bench_ops.py), or None.
 
     Where inputs do not lie with their channels ``last``, they are turned round before and after. Some are
     faster where the output is ``fielded`` alone: torch goes over it again to add a field. Some are where no
-    gradient is ``recorded``.
+    gradient is ``recorded``. By 1×1 kernels the ``deepest`` rows are :func:`deepest`.
     """
     shape, out = Shape.of(input, filters, geometry), geometry.output_size(input[2:])
     if shape is None or min(out) < 1:
         return None
-    way = _way(shape, groups, winograd, fielded, recorded)
+    way = _way(shape, groups, winograd, fielded, recorded, deepest)
     if way is None or not (last or _is_worth_turning(way, shape, recorded)):
         return None
     return Plan(way, shape, out)
@@ -81,7 +85,15 @@ def _is_worth_turning(way: str, shape: Shape, recorded: bool) -> bool:
     return way == "winograd" and not (in_a_row and recorded and min(shape.channels, shape.filters) < 128)
 
 
-def _way(shape: Shape, groups: int, winograd: bool, fielded: bool, recorded: bool) -> str | None:
+def deepest() -> int:
+    """How many numbers lie in a row, at most, that 1×1 kernels of one's own multiply as fast as torch's."""
+    by_avx2 = native.absence() is None and native.instructions() == "avx2"
+    return _DEEP_BY_AVX2 if by_avx2 else _DEEP
+
+
+def _way(
+    shape: Shape, groups: int, winograd: bool, fielded: bool, recorded: bool, deepest: int
+) -> str | None:
     channels, filters = shape.channels, shape.filters
     kernel, dilation = tuple(shape.kernel), tuple(shape.dilation)
     plain = tuple(shape.stride) == dilation == (1, 1)
@@ -96,8 +108,9 @@ def _way(shape: Shape, groups: int, winograd: bool, fielded: bool, recorded: boo
     if _is_gathered(shape):
         return "gathered"
     if kernel == (1, 1) and not any(shape.before) and filters >= 16:
-        # Deeper rows, or rows further apart, do not stay in the first cache.
-        deep = channels * shape.stride[1] > 512 or channels * filters > 2**20
+        # To order so many weights at each call takes longer than is won.
+        deepest = _DEEP if recorded else deepest
+        deep = channels * shape.stride[1] > deepest or channels * filters > 2**20
         return None if deep and shape.outputs > 256 else "pointwise"
     # torch's does sixteen filters where there are eight; of deep ones it reads less, most with a stride.
     deepest = 256 if max(shape.stride) == 1 or kernel == (1, 1) else 32
@@ -162,7 +175,8 @@ def plan_of(call: Call) -> Plan | None:
     round = call.geometry.padding_mode == "circular"
     last = is_channels_last(call.weight) if round else _lies_last(call)
     return plan_for(
-        *sizes, call.geometry, call.groups, last, winograd_allowed(), call.fielded, recorded(call.tensors)
+        *(*sizes, call.geometry, call.groups, last, winograd_allowed()),
+        *(call.fielded, recorded(call.tensors), deepest()),
     )
 
 
