@@ -77,6 +77,11 @@ def exact(layer: Any, x: Tensor) -> Tensor:
     return expected(copy.deepcopy(layer).double(), x.double())
 
 
+def lying(x: Tensor) -> list[int]:
+    """The strides that say something."""
+    return [stride for stride, size in zip(x.stride(), x.shape, strict=True) if size > 1]
+
+
 @over_layers
 @over_forms
 @pytest.mark.parametrize("bias", ["none", "tied", "untied", "c outer", "tap"])
@@ -136,6 +141,7 @@ def test_gradients(
     y, wanted = y * away, wanted * away
     found = gradients(y, layer, input)
     assert found[0].stride() == input.stride()
+    assert lying(found[1]) == lying(layer.weight)
     for mine, theirs in zip(found, gradients(wanted, double, wide), strict=True):
         assert_close(mine.double(), theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
 
@@ -259,6 +265,37 @@ def test_weights_are_packed_where_channels_lie_first_if_they_are_many_times_more
         assert (taken.convolution == "onednn") == packed
         assert layer(x).is_contiguous()
         assert_close(layer(x).double(), exact(layer, x), rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("sides", [(1, 1), (1, 1, 1)])
+@over_forms
+def test_single_places_lie_as_torchs(sides: tuple[int, ...], last: bool) -> None:
+    """Later calls go by their strides, though there is but one place."""
+    kind: Any = KINDS[len(sides)]
+    layer, x = kind(256, 32, 3, padding=1), torch.randn(64, 256, *sides)
+    if last:
+        layer, x = layer.to(memory_format=channels_last(x)), x.to(memory_format=channels_last(x))
+    with torch.no_grad():
+        y = layer(x)
+        assert convbias.explain_route(layer, x)[0].convolution == "winograd"
+        convolve: Any = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(sides)]
+        assert y.stride() == convolve(x, layer.weight, None, 1, 1).stride()
+        assert_close(y.double(), exact(layer, x), rtol=1e-5, atol=2e-5)
+
+
+def test_why_no_own_convolution_runs() -> None:
+    strided, point = convbias.Conv3d(24, 16, 3, stride=(2, 1, 1)), convbias.Conv3d(24, 50, 1)
+    volume = torch.randn(2, 24, 8, 9, 9)
+    with torch.no_grad():
+
+        def why(layer: Any, x: Tensor) -> str:
+            return convbias.explain_route(layer, x)[0].not_convolution["own"]
+
+        assert why(strided, volume) == "no own convolution of such a shape is faster than torch's"
+        assert "to turn them takes longer than pointwise saves" in why(point, volume)
+        with convbias.backend(winograd=False):
+            assert why(*made(LAYERS[6], "tied", False)) == "Winograd's algorithm is switched off"
+            assert why(strided, volume) == "no own convolution of such a shape is faster than torch's"
 
 
 def test_one_tap_of_a_volume_is_a_row_of_places() -> None:

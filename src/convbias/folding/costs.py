@@ -27,8 +27,8 @@ aten = torch.ops.aten
 JOINING = 1.5
 # Multiplications in the time of a byte: dense, and where each filter has one channel.
 DENSE, DEPTHWISE = 6.0, 0.4
-# How much sooner an own convolution is done than torch's (benchmarks/bench_ops.py): by Winograd, 3×3.
-SOONER = {"winograd": 2.3}
+# How much sooner than torch's Winograd's convolution is done (benchmarks/bench_ops.py), and of taps in a row.
+SOONER, IN_A_ROW = 2.3, 1.3
 # Bytes in the time of calling an operator of torch's, some 5 µs.
 CALL = 64e3
 # What a convolution by oneDNN takes more to begin, in calls; and what torch multiplies without it, but for
@@ -122,6 +122,12 @@ def cost_of_cast(network: Network, cast: Node, target: Target) -> Cost:
     return Cost(1, 0, moved, target.elementwise * moved + target.calls[0])
 
 
+def _sooner(way: str | None, conv: AffineConv) -> float:
+    if way != "winograd":
+        return 1
+    return IN_A_ROW if math.prod(conv.geometry.kernel_size[-2:-1]) == 1 else SOONER
+
+
 def cost_of_convolution(network: Network, node: Node, conv: AffineConv, input: Node, target: Target) -> Cost:
     """Of ``node``, were it the convolution ``conv`` of ``input``."""
     made, (batch, _, *space) = network.hint(node), network.hint(input)
@@ -135,7 +141,7 @@ def cost_of_convolution(network: Network, node: Node, conv: AffineConv, input: N
     tying, _ = bias_of(conv, network.space(input), node.meta["val"].dtype)
     plain = repr(tying) in ("none", "tied")
     way = own_way(network, conv, (batch, conv.in_channels, *space), not plain) if target.own else None
-    price = moved + macs / (rate * SOONER.get(way or "", 1))
+    price = moved + macs / (rate * _sooner(way, conv))
     # A field costs nothing in an own convolution alone.
     target = target if way or not target.own else TARGETS["eager"]
     if not plain:

@@ -37,9 +37,9 @@ def backend(name: str | None = None, *, winograd: bool | None = None) -> Iterato
     By torch's kernels a NaN or an infinity stays in the windows that read it; Winograd's algorithm spreads it
     over a tile of the output, and a convolution into few filters over some neighbours.
 
-    ``winograd=False`` keeps 3×3 convolutions as they are written, whose rounding errors are up to three
-    times smaller than by Winograd's algorithm (of a weight's gradient from few outputs, six times). What is
-    not given stays as it is.
+    ``winograd=False`` keeps convolutions as they are written (3×3, of volumes too, and three taps in a row),
+    whose rounding errors are up to three times smaller than by Winograd's algorithm (of an input's gradient,
+    four times; of a weight's from few outputs, six times). What is not given stays as it is.
 
     Raises ValueError for another name and where nothing is given, TypeError for a ``winograd`` that is
     neither True nor False.
@@ -70,7 +70,7 @@ def chosen() -> str:
 
 
 def winograd() -> bool:
-    """Whether 3×3 convolutions may go by Winograd's algorithm."""
+    """Whether convolutions may go by Winograd's algorithm."""
     return _winograd.get()
 
 

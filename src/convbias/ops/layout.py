@@ -60,6 +60,15 @@ def last_strides(sizes: Sequence[int]) -> tuple[int, ...]:
     return (strides[0], 1, *strides[1:])
 
 
+def first_strides(sizes: Sequence[int]) -> tuple[int, ...]:
+    """The strides of what is contiguous.
+
+    >>> first_strides((2, 3, 4, 5))
+    (60, 20, 5, 1)
+    """
+    return tuple(math.prod(sizes[axis + 1 :]) for axis in range(len(sizes)))
+
+
 def last_order(dims: int) -> Order:
     """The axes of a sample (C, *out) that lies so, ``dims`` of them in ``out``."""
     return (*range(1, dims + 1), 0)

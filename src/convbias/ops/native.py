@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..tying.base import Summand
 from . import kept
-from .layout import Order, form_of, last_strides, lies_last, unflattened
+from .layout import Order, first_strides, form_of, last_strides, lies_last, unflattened
 
 NAME = "libconvbias.so"
 VARIABLE = "CONVBIAS_LIBRARY"
@@ -210,9 +210,14 @@ def as_torchs(y: Tensor, input: Tensor, weight: Tensor) -> Tensor:
     """``y`` in the layout that torch's own convolution of ``input`` by ``weight`` has."""
     form = form_of(input, weight)
     single = y.dtype == torch.float32 and y.device.type == "cpu"
-    if form is torch.contiguous_format and single and not y.is_contiguous() and lies_last(y):
-        return laid_first(y) if absence() is None else y.contiguous()
+    if form is torch.contiguous_format and single and absence() is None and _is_other(y):
+        return laid_first(y)
     return y.contiguous(memory_format=form)
+
+
+def _is_other(y: Tensor) -> bool:
+    """Whether ``y`` lies in channels_last, if only by its strides."""
+    return lies_last(y) and y.stride() == last_strides(y.shape) != first_strides(y.shape)
 
 
 def laid_first(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..geometry import Geometry
 from ..tying.base import Summand
 from . import native
-from .layout import last_order, last_strides
+from .layout import last_order, last_strides, lies_last
 from .native import laid_first, laid_last
 
 # As convbias.h numbers them.
@@ -305,15 +305,17 @@ class Gradients:
             raise MemoryError("no memory for a gradient's intermediate numbers")
         if gx is not None and given is not input:
             gx = laid_first(gx)
+        if gw is not None and self._way == "depthwise":
+            gw = laid_first(gw).view(weight.shape)
+        elif gw is not None and not lies_last(weight):
+            gw = laid_first(gw)
         return Made(gx, gw, gz[0] if gz is not None and is_field and wanted[2] else sums, gz)
 
     def _new_of(self, weight: Tensor) -> Tensor:
-        """Memory for the gradient of ``weight``: of depthwise ones by taps."""
-        lie = last_strides(weight.shape)
-        if self._way == "depthwise":
-            filters, _, *taps = weight.shape
-            lie = (1, filters, *last_strides((1, filters, *taps))[2:])
-        return weight.new_empty_strided(weight.shape, lie)
+        """Memory for the gradient of ``weight``: of depthwise ones as for a single filter of all channels."""
+        filters, channels, *taps = weight.shape
+        size = (1, filters, *taps) if self._way == "depthwise" else (filters, channels, *taps)
+        return weight.new_empty_strided(size, last_strides(size))
 
 
 def _address(tensor: Tensor | None) -> int | None:

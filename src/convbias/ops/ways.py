@@ -161,21 +161,34 @@ def unfit(call: Call) -> str | None:
         return reason
     found = plan_of(call)
     if found is None:
-        return "torch's convolution of such a shape is as fast"
+        return _why_none(call)
     few = found.shape.outputs < _WORTH_PACKING
     if found.way == "gathered" or (few and found.way in ("winograd", "pointwise")):
         return "the weight is not packed before, which takes longer than so few outputs save"
     return None
 
 
+def _why_none(call: Call) -> str:
+    if not winograd_allowed() and _plan(call, _lies_last(call), True) is not None:
+        return "Winograd's algorithm is switched off"
+    turned = _plan(call, True, winograd_allowed())
+    if turned is not None:
+        return f"the channels come first, and to turn them takes longer than {turned.way} saves"
+    return "no own convolution of such a shape is faster than torch's"
+
+
 def plan_of(call: Call) -> Plan | None:
     """The plan for ``call``."""
-    sizes = (tuple(call.input.shape), call.weight.shape[0])
     # Of a circle, torch's padding lies with its channels first.
     round = call.geometry.padding_mode == "circular"
     last = is_channels_last(call.weight) if round else _lies_last(call)
+    return _plan(call, last, winograd_allowed())
+
+
+def _plan(call: Call, last: bool, winograd: bool) -> Plan | None:
+    sizes = (tuple(call.input.shape), call.weight.shape[0])
     return plan_for(
-        *(*sizes, call.geometry, call.groups, last, winograd_allowed()),
+        *(*sizes, call.geometry, call.groups, last, winograd),
         *(call.fielded, recorded(call.tensors), deepest()),
     )
 
