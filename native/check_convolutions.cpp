@@ -269,7 +269,7 @@ void check_gradients(Case& c) {
             c.over_taps(n, place, depthwise ? filter : channel, [&](int64_t from, int64_t tap) {
                 const double w = c.weight(filter, channel, tap), x = SINGLE.value(c.x[from]);
                 const int64_t taps = s.slices.kernel * c.taps_of_slice();
-                const int64_t to = depthwise ? tap * s.channels + filter : (filter * taps + tap) * s.channels + channel;
+                const int64_t to = depthwise ? filter * taps + tap : (filter * taps + tap) * s.channels + channel;
                 gx[from] += gz * w;
                 all_gx[from] += size * fabs(w);
                 if (!has_weights) return;

@@ -104,7 +104,7 @@ struct Gradients {
 };
 
 // `turned` makes gx, of stride 1. gw is [filter][channel] of pointwise convolutions; [filter][tap][channel] of
-// Winograd's, the taps of one slice after another; and [tap][channel] of depthwise ones, for 3, 5, 7 and 9 taps along a
+// Winograd's, the taps of one slice after another; and [channel][tap] of depthwise ones, for 3, 5, 7 and 9 taps along a
 // row, stride 1 or 2 and no dilation along it. Without gz, depthwise ones of stride 1 and pointwise ones, of which a place
 // reads its own alone, make all in one pass; pointwise ones do no other way, others have none. 0 where there is no memory,
 // or no kernel.

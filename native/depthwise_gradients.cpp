@@ -111,12 +111,12 @@ class WeightSums {
     }
 
     void write(float* gw) const {
-        const int64_t whole = c.channels / LANES * LANES;
+        const int64_t whole = c.channels / LANES * LANES, taps = weights / c.channels;
         for (int64_t i = 0; i < weights; i++) {
+            const int64_t tap = i / c.channels, channel = i % c.channels;
             double total = 0;
-            for (int64_t part = 0; part < parts; part++)
-                total += totals[(2 * part + (i % c.channels >= whole)) * weights + i];
-            gw[i] = float(total);
+            for (int64_t part = 0; part < parts; part++) total += totals[(2 * part + (channel >= whole)) * weights + i];
+            gw[channel * taps + tap] = float(total);
         }
     }
 

@@ -12,6 +12,8 @@ namespace {
 
 // As many rows and columns as a thread takes at a time: of those that it reads and writes whole lines at once.
 constexpr int64_t STRIP = 256, BLOCK = LINE;
+// Numbers that one thread turns in the time that others take to begin.
+constexpr int64_t ALONE = 1 << 15;
 
 typedef int32_t Lanes __attribute__((vector_size(LANES * sizeof(int32_t))));
 
@@ -53,6 +55,7 @@ void turn_block(const float* from, int64_t columns, float* to, int64_t rows, int
 
 void turn(const float* from, float* to, int64_t samples, int64_t rows, int64_t columns, int threads) {
     const int64_t strips = (rows + STRIP - 1) / STRIP, blocks = (columns + BLOCK - 1) / BLOCK;
+    if (samples * rows * columns <= ALONE) threads = 1;
     share(samples * strips * blocks, threads, [&](int64_t unit) {
         const int64_t sample = unit / blocks / strips * rows * columns;
         const int64_t c = unit % blocks * BLOCK, first = unit / blocks % strips * STRIP;

@@ -358,6 +358,7 @@ MUTANTS = [
     ("winograd_gradients.cpp", "tile.sample * c.slices.out + tile.slice", "tile.slice"),
     ("winograd_gradients.cpp", "part == 0", "true"),
     ("winograd_gradients.cpp", "least(STRETCH, weights - first)", "STRETCH"),
+    ("depthwise_gradients.cpp", "gw[channel * taps + tap]", "gw[i]"),
     # Choosing.
     ("dispatch.cpp", "counts[term]", "counts[0]"),
     ("dispatch.cpp", "if (!g.gz)", "if (way == POINTWISE)"),

@@ -52,7 +52,13 @@ def named(case: Made) -> str:
     return f"{case[0]}-{case[2]}-{'-'.join(f'{k}={v}' for k, v in case[1].items())}"
 
 
-over_layers = pytest.mark.parametrize("case", LAYERS, ids=named)
+def formed(layers: list[Made]) -> pytest.MarkDecorator:
+    """In both of torch's layouts, if there are two."""
+    pairs = [(case, last) for case in layers for last in (False, True) if len(case[2]) > 1 or not last]
+    names = [f"{named(case)}-{'last' if last else 'first'}" for case, last in pairs]
+    return pytest.mark.parametrize(("case", "last"), pairs, ids=names)
+
+
 over_forms = pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
 
 
@@ -82,8 +88,7 @@ def lying(x: Tensor) -> list[int]:
     return [stride for stride, size in zip(x.stride(), x.shape, strict=True) if size > 1]
 
 
-@over_layers
-@over_forms
+@formed(LAYERS)
 @pytest.mark.parametrize("bias", ["none", "tied", "untied", "c outer", "tap"])
 @pytest.mark.parametrize("instructions", native.known_instructions() if BUILT else ["none"])
 def test_the_whole_layer(case: Made, last: bool, bias: str, instructions: str) -> None:
@@ -116,10 +121,11 @@ def test_activations_and_residuals(case: Made, activation: str) -> None:
         assert_close(layer(x, residual).double(), apply(bare + residual), rtol=1e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("case", [*LAYERS, ONE_TAP, SEVEN], ids=named)
-@over_forms
-@pytest.mark.parametrize("bias", ["tied", "untied", "c outer"])
-@pytest.mark.parametrize("activation", [None, "relu", "silu"])
+@formed([*LAYERS, ONE_TAP, SEVEN])
+@pytest.mark.parametrize(
+    ("bias", "activation"),
+    [("tied", "relu"), ("untied", None), ("untied", "relu"), ("c outer", "relu"), ("c outer", "silu")],
+)
 def test_gradients(
     case: Made, last: bool, bias: str, activation: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,8 +169,7 @@ def test_the_gradient_of_the_gradient(case: Made, activation: str, monkeypatch: 
     assert_close(*found, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("case", [LAYERS[0], LAYERS[6]], ids=named)
-@over_forms
+@formed([LAYERS[0], LAYERS[6]])
 def test_an_output_that_is_given(case: Made, last: bool) -> None:
     layer, x = made(case, "untied", last, "relu")
     run: Any = {1: CF.conv1d, 3: CF.conv3d}[len(case[2])]
@@ -177,8 +182,7 @@ def test_an_output_that_is_given(case: Made, last: bool) -> None:
             assert torch.equal(out, y)
 
 
-@pytest.mark.parametrize("case", [LAYERS[1], LAYERS[6]], ids=named)
-@over_forms
+@formed([LAYERS[1], LAYERS[6]])
 def test_compiled_it_is_the_same(case: Made, last: bool) -> None:
     layer, x = made(case, "untied", last, "relu")
     compiled = torch.compile(layer, fullgraph=True)

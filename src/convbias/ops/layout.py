@@ -44,9 +44,9 @@ def channels_last(x: Tensor) -> torch.memory_format:
 
 def lies_last(x: Tensor) -> bool:
     """Whether the numbers of ``x`` (N, C, *out) are dense, in channels_last."""
-    if x.dim() == 3:
-        return x.movedim(1, -1).is_contiguous()
-    return x.is_contiguous(memory_format=channels_last(x))
+    if x.dim() == 4:
+        return x.is_contiguous(memory_format=torch.channels_last)
+    return x.movedim(1, -1).is_contiguous()
 
 
 def last_strides(sizes: Sequence[int]) -> tuple[int, ...]:

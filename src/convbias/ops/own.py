@@ -272,6 +272,8 @@ class Gradients:
         banded = way == "depthwise" and self._has_input and shape.out[0] >= least
         self._has_pass = way == "pointwise" or banded
         self._run = native.loaded().convbias_gradients
+        # How what is made lies, known at the first call.
+        self._lie = self._weights_lie = tuple[int, ...]()
 
     def __call__(
         self,
@@ -289,14 +291,14 @@ class Gradients:
         given, input, gy = input, laid_last(input), laid_last(gy)
         saved = None if saved is None else laid_last(saved)
         gx = torch.empty_like(input) if wanted[0] and self._has_input else None
-        gw = self._new_of(weight) if wanted[1] and self._has_weight else None
+        gw = self._new(weight) if wanted[1] and self._has_weight else None
         gz = None
         if not self._has_pass or (wanted[1] and gw is None):
             gz = torch.empty_like(gy) if activation else gy
         # Of a single image it is the field's as well, where nobody else has it.
         is_field = gz is not None and gz is not gy and len(gy) == 1
-        lie = last_strides(gy.shape)[1:]
-        sums = gy.new_empty_strided(gy.shape[1:], lie) if wanted[2] and not is_field else None
+        self._lie = self._lie or last_strides(gy.shape)[1:]
+        sums = gy.new_empty_strided(gy.shape[1:], self._lie) if wanted[2] and not is_field else None
         read, made = (input, saved, gy), (gz, gx, gw, sums)
         turned = _turned(weight, depthwise=self._way == "depthwise")
         asked = _Gradients(native.CODES[activation], *map(_address, read), turned, *map(_address, made))
@@ -305,17 +307,16 @@ class Gradients:
             raise MemoryError("no memory for a gradient's intermediate numbers")
         if gx is not None and given is not input:
             gx = laid_first(gx)
-        if gw is not None and self._way == "depthwise":
-            gw = laid_first(gw).view(weight.shape)
-        elif gw is not None and not lies_last(weight):
+        if gw is not None and self._way != "depthwise" and not lies_last(weight):
             gw = laid_first(gw)
         return Made(gx, gw, gz[0] if gz is not None and is_field and wanted[2] else sums, gz)
 
-    def _new_of(self, weight: Tensor) -> Tensor:
-        """Memory for the gradient of ``weight``: of depthwise ones as for a single filter of all channels."""
-        filters, channels, *taps = weight.shape
-        size = (1, filters, *taps) if self._way == "depthwise" else (filters, channels, *taps)
-        return weight.new_empty_strided(size, last_strides(size))
+    def _new(self, weight: Tensor) -> Tensor:
+        """Memory for the gradient of ``weight``."""
+        if self._way == "depthwise":
+            return weight.new_empty(weight.shape)
+        self._weights_lie = self._weights_lie or last_strides(weight.shape)
+        return weight.new_empty_strided(weight.shape, self._weights_lie)
 
 
 def _address(tensor: Tensor | None) -> int | None:
