@@ -15,13 +15,12 @@ import convbias
 from convbias.ops import native, own, ways
 from convbias.ops.activations import ACTIVATIONS
 from convbias.ops.layout import is_channels_last
-from layer_cases import ALL, Case, expected, gradients, over
+from layer_cases import ALL, Case, expected, over
+from own_layers import Made, assert_gradients, assert_second_gradients, exact, made, named
 
 BUILT = native.absence() is None
 needs_library = pytest.mark.skipif(not BUILT, reason=f"no own kernels: {native.absence()}")
 pytestmark = [needs_library, pytest.mark.usefixtures("small_steps")]
-
-Made = tuple[str, dict[str, Any], tuple[int, int]]
 
 
 def depthwise(channels: int, size: tuple[int, int], **options: Any) -> Made:
@@ -62,30 +61,7 @@ WINOGRAD, SEVEN = LAYERS[0], next(case for case in LAYERS if case[1].get("kernel
 TYINGS = ["none", "tied", "untied", "c w", "c h + c w", "tap"]
 
 
-def named(case: Made) -> str:
-    return f"{case[0]}-{'-'.join(f'{k}={v}' for k, v in case[1].items())}"
-
-
 over_layers = pytest.mark.parametrize("case", LAYERS, ids=named)
-
-
-def made(case: Made, bias: str, activation: str | None = None) -> tuple[convbias.Conv2d, Tensor]:
-    """The layer, channels_last, with a bias that is nowhere 0, and two images."""
-    _, options, sides = case
-    (into, out), options = options["channels"], {k: v for k, v in options.items() if k != "channels"}
-    options = {"kernel_size": 3, **options}
-    size = convbias.Conv2d(into, out, bias=False, **options).geometry().output_size(sides)
-    layer = convbias.Conv2d(into, out, bias=bias, output_size=size, activation=activation, **options)
-    for name, parameter in layer.named_parameters():
-        if name != "weight":
-            torch.nn.init.normal_(parameter)
-    last = torch.channels_last
-    x = torch.randn(2, into, *sides).to(memory_format=last)
-    return layer.to(memory_format=last), x  # pyright: ignore[reportCallIssue]
-
-
-def exact(layer: Any, x: Tensor) -> Tensor:
-    return expected(copy.deepcopy(layer).double(), x.double())
 
 
 @over_layers
@@ -152,34 +128,17 @@ def test_every_small_layer(case: Case, channels_last: bool) -> None:
 def test_gradients(case: Made, activation: str | None, bias: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ways, "_WORTH_PACKING", 1)
     layer, x = made(case, bias, activation)
-    double = copy.deepcopy(layer).double()
-    input, wide = x.clone().requires_grad_(), x.double().requires_grad_()
-    (taken,) = convbias.explain_route(layer, input)
+    (taken,) = convbias.explain_route(layer, x.clone().requires_grad_())
     own = layer.padding_mode == "zeros" and case[0] != "gathered"
     own = own and not (case is SHALLOW and bias in ("none", "tied"))
     assert (taken.convolution == case[0]) == own, taken
-    y, wanted = layer(input), expected(double, wide)
-    assert_close(y.double(), wanted, rtol=1e-5, atol=2e-5)
-    # Where relu's slope jumps, rounding decides on which side a number is.
-    double.activation = None
-    away = expected(double, wide).detach().abs() > 1e-4
-    y, wanted = y * away, wanted * away
-    for mine, theirs in zip(gradients(y, layer, input), gradients(wanted, double, wide), strict=True):
-        assert_close(mine.double(), theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
+    assert_gradients(layer, x, atol=2e-5)
 
 
 @pytest.mark.parametrize("case", [WINOGRAD, SEVEN], ids=named)
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 def test_the_gradient_of_the_gradient(case: Made, activation: str) -> None:
-    layer, x = made(case, "untied", activation)
-    leaves = [x.requires_grad_(), *layer.parameters()]
-    found = []
-    for name in ("auto", "aten"):
-        with convbias.backend(name):
-            y = layer(x)
-            first = torch.autograd.grad(y.square().mean(), leaves, create_graph=True)
-            found.append(torch.autograd.grad(torch.stack([(g * g).sum() for g in first]).sum(), leaves))
-    assert_close(*found, rtol=1e-3, atol=1e-4)
+    assert_second_gradients(*made(case, "untied", activation))
 
 
 @pytest.mark.parametrize("needed", ["input", "weight", "bias"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
@@ -18,13 +17,12 @@ from convbias.geometry import Geometry
 from convbias.ops import convolve, native, own, volumes, ways
 from convbias.ops.call import Call
 from convbias.ops.layout import channels_last, last_strides
-from layer_cases import expected, gradients
+from layer_cases import gradients
+from own_layers import KINDS, Made, assert_gradients, assert_second_gradients, exact, made, named
 
 BUILT = native.absence() is None
 needs_library = pytest.mark.skipif(not BUILT, reason=f"no own kernels: {native.absence()}")
 pytestmark = [needs_library, pytest.mark.usefixtures("small_steps")]
-
-Made = tuple[str, dict[str, Any], tuple[int, ...]]
 
 # A way, what a layer is made of, and the sides of its input.
 LAYERS: list[Made] = [
@@ -44,12 +42,7 @@ LAYERS: list[Made] = [
 ]
 ONE_TAP: Made = ("pointwise", {"channels": (24, 50), "kernel_size": 1}, (5, 9, 11))
 SEVEN: Made = ("depthwise", {"channels": (40, 40), "groups": 40, "kernel_size": 7, "padding": 3}, (30, 18))
-KINDS: dict[int, Any] = {1: convbias.Conv1d, 2: convbias.Conv2d, 3: convbias.Conv3d}
 OUTER = {1: "l", 2: "h", 3: "d"}
-
-
-def named(case: Made) -> str:
-    return f"{case[0]}-{case[2]}-{'-'.join(f'{k}={v}' for k, v in case[1].items())}"
 
 
 def formed(layers: list[Made]) -> pytest.MarkDecorator:
@@ -62,27 +55,6 @@ def formed(layers: list[Made]) -> pytest.MarkDecorator:
 over_forms = pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
 
 
-def made(case: Made, bias: str, last: bool, activation: str | None = None) -> tuple[Any, Tensor]:
-    """The layer, with a bias that is nowhere 0, and two inputs; in channels_last where torch has it."""
-    _, options, sides = case
-    (into, out), options = options["channels"], {k: v for k, v in options.items() if k != "channels"}
-    options = {"kernel_size": 3, **options}
-    kind = KINDS[len(sides)]
-    size = kind(into, out, bias=False, **options).geometry().output_size(sides)
-    layer = kind(into, out, bias=bias, output_size=size, activation=activation, **options)
-    for name, parameter in layer.named_parameters():
-        if name != "weight":
-            torch.nn.init.normal_(parameter)
-    x = torch.randn(2, into, *sides)
-    if last and len(sides) > 1:
-        layer, x = layer.to(memory_format=channels_last(x)), x.to(memory_format=channels_last(x))
-    return layer, x
-
-
-def exact(layer: Any, x: Tensor) -> Tensor:
-    return expected(copy.deepcopy(layer).double(), x.double())
-
-
 def lying(x: Tensor) -> list[int]:
     """The strides that say something."""
     return [stride for stride, size in zip(x.stride(), x.shape, strict=True) if size > 1]
@@ -93,7 +65,7 @@ def lying(x: Tensor) -> list[int]:
 @pytest.mark.parametrize("instructions", native.known_instructions() if BUILT else ["none"])
 def test_the_whole_layer(case: Made, last: bool, bias: str, instructions: str) -> None:
     before = native.instructions()
-    layer, x = made(case, bias.replace("outer", OUTER[len(case[2])]), last, "relu")
+    layer, x = made(case, bias.replace("outer", OUTER[len(case[2])]), "relu", last)
     try:
         native.use(instructions)
         with torch.no_grad():
@@ -110,7 +82,7 @@ def test_the_whole_layer(case: Made, last: bool, bias: str, instructions: str) -
 @pytest.mark.parametrize("case", [LAYERS[0], LAYERS[6]], ids=named)
 @pytest.mark.parametrize("activation", ["relu6", "gelu", "tanh", "hardswish"])
 def test_activations_and_residuals(case: Made, activation: str) -> None:
-    layer, x = made(case, "untied", False, activation)
+    layer, x = made(case, "untied", activation, last=False)
     with torch.no_grad():
         assert_close(layer(x).double(), exact(layer, x), rtol=1e-5, atol=2e-5)
         residual = torch.randn_like(layer(x))
@@ -130,26 +102,16 @@ def test_gradients(
     case: Made, last: bool, bias: str, activation: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ways, "_WORTH_PACKING", 1)
-    layer, x = made(case, bias.replace("outer", OUTER[len(case[2])]), last, activation)
-    double = copy.deepcopy(layer).double()
-    input, wide = x.clone().requires_grad_(), x.double().requires_grad_()
-    (taken,) = convbias.explain_route(layer, input)
+    layer, x = made(case, bias.replace("outer", OUTER[len(case[2])]), activation, last)
+    (taken,) = convbias.explain_route(layer, x.clone().requires_grad_())
     in_a_row = case[0] == "winograd" and tuple(layer.kernel_size[-2:-1]) in ((), (1,))
     lies = last and len(case[2]) > 1
     turned = case[0] == "winograd" and not (in_a_row and min(case[1]["channels"]) < 128)
     own = layer.padding_mode == "zeros" and (lies or turned or case is SEVEN)
     assert (taken.convolution == case[0]) == own, taken
-    y, wanted = layer(input), expected(double, wide)
-    assert_close(y.double(), wanted, rtol=1e-5, atol=3e-5)
-    # Where relu's slope jumps, rounding decides on which side a number is.
-    double.activation = None
-    away = expected(double, wide).detach().abs() > 1e-4
-    y, wanted = y * away, wanted * away
-    found = gradients(y, layer, input)
-    assert found[0].stride() == input.stride()
+    found = assert_gradients(layer, x, atol=3e-5)
+    assert found[0].stride() == x.stride()
     assert lying(found[1]) == lying(layer.weight)
-    for mine, theirs in zip(found, gradients(wanted, double, wide), strict=True):
-        assert_close(mine.double(), theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
 
 
 @pytest.mark.parametrize("case", [LAYERS[1], LAYERS[6], SEVEN], ids=named)
@@ -157,21 +119,14 @@ def test_gradients(
 def test_the_gradient_of_the_gradient(case: Made, activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of outputs that were turned round too."""
     monkeypatch.setattr(ways, "_WORTH_PACKING", 1)
-    layer, x = made(case, "untied", False, activation)
-    leaves = [x.requires_grad_(), *layer.parameters()]
-    assert convbias.explain_route(layer, x)[0].convolution == case[0]
-    found = []
-    for name in ("auto", "aten"):
-        with convbias.backend(name):
-            y = layer(x)
-            first = torch.autograd.grad(y.square().mean(), leaves, create_graph=True)
-            found.append(torch.autograd.grad(torch.stack([(g * g).sum() for g in first]).sum(), leaves))
-    assert_close(*found, rtol=1e-3, atol=1e-4)
+    layer, x = made(case, "untied", activation, last=False)
+    assert convbias.explain_route(layer, x.requires_grad_())[0].convolution == case[0]
+    assert_second_gradients(layer, x)
 
 
 @formed([LAYERS[0], LAYERS[6]])
 def test_an_output_that_is_given(case: Made, last: bool) -> None:
-    layer, x = made(case, "untied", last, "relu")
+    layer, x = made(case, "untied", "relu", last)
     run: Any = {1: CF.conv1d, 3: CF.conv3d}[len(case[2])]
     with torch.no_grad():
         y = layer(x)
@@ -184,7 +139,7 @@ def test_an_output_that_is_given(case: Made, last: bool) -> None:
 
 @formed([LAYERS[1], LAYERS[6]])
 def test_compiled_it_is_the_same(case: Made, last: bool) -> None:
-    layer, x = made(case, "untied", last, "relu")
+    layer, x = made(case, "untied", "relu", last)
     compiled = torch.compile(layer, fullgraph=True)
     with torch.no_grad():
         y = layer(x)
@@ -213,7 +168,7 @@ def test_errors_are_at_most_three_times_the_direct_ones(run: Any, channels: int)
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_what_is_not_finite_stays_in_the_tiles_of_the_slices_around_it(bad: float) -> None:
-    layer, x = made(LAYERS[6], "untied", False)
+    layer, x = made(LAYERS[6], "untied", last=False)
     x[1, 5, 1, 6, 5] = bad
     with torch.no_grad():
         y, wanted = layer(x), exact(layer, x)
@@ -298,12 +253,12 @@ def test_why_no_own_convolution_runs() -> None:
         assert why(strided, volume) == "no own convolution of such a shape is faster than torch's"
         assert "to turn them takes longer than pointwise saves" in why(point, volume)
         with convbias.backend(winograd=False):
-            assert why(*made(LAYERS[6], "tied", False)) == "Winograd's algorithm is switched off"
+            assert why(*made(LAYERS[6], "tied", last=False)) == "Winograd's algorithm is switched off"
             assert why(strided, volume) == "no own convolution of such a shape is faster than torch's"
 
 
 def test_one_tap_of_a_volume_is_a_row_of_places() -> None:
-    layer, x = made(ONE_TAP, "untied", True, "gelu")
+    layer, x = made(ONE_TAP, "untied", "gelu")
     with torch.no_grad():
         assert convbias.explain_route(layer, x)[0].convolution == "pointwise"
         assert_close(layer(x).double(), exact(layer, x), rtol=1e-5, atol=2e-5)
