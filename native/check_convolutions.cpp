@@ -59,10 +59,13 @@ struct Case : Fielded {
                  (residual.empty() ? ")" : ", residual)");
     }
 
+    // Of the instruction sets that it is for.
+    int64_t most_lanes() const { return way == WINOGRAD ? std::min(shape.channels, shape.filters) : 16; }
+
     void draw_shape() {
         const bool winograd = way == WINOGRAD, depthwise = way == DEPTHWISE, pointwise = way == POINTWISE;
         shape.samples = random.below(8) ? 1 + random.below(2) : 0;
-        const int64_t least = way == DIRECT || way == GATHERED ? 1 : 16;
+        const int64_t least = way == DIRECT || way == GATHERED ? 1 : winograd ? 8 : 16;
         shape.channels = least + random.below(random.below(4) ? 4 : 40);
         // More than are summed up by themselves, twice over.
         if (winograd && random.below(8) == 0) shape.channels = 65 + random.below(40);
@@ -245,7 +248,8 @@ void check_forward(Case& c) {
         [&](const std::vector<Bits>& found) {
             for (size_t i = 0; i < z.size(); i++)
                 compare("y", int64_t(i), SINGLE, found[0][i], activated(c.activation, z[i]), all[i] + tile);
-        });
+        },
+        c.most_lanes());
 }
 
 // The gradients, some of which are wanted, from that of the output.
@@ -324,7 +328,8 @@ void check_gradients(Case& c) {
                 compare("gw", int64_t(i), SINGLE, found[1][i], gw[i], all_gw[i] + tiles);
             for (int64_t p = 0; field && p < places; p++)
                 compare("sums", p, SINGLE, found[2][p], sums[p], all_sums[p]);
-        });
+        },
+        c.most_lanes());
 }
 
 }  // namespace

@@ -5,13 +5,14 @@
 #include "finishing.h"
 #include "multiply.h"
 #include "shares.h"
+#include "taps.h"
 #include "weights.h"
 
 namespace CONVBIAS_INSTRUCTIONS {
 namespace {
 
 // Outputs that are worked on at a time.
-constexpr int64_t PART = 2048;
+constexpr int64_t PART = 8192;
 
 // Half cycles that the sums of a block take at least for each number: an addition waits for the one before.
 constexpr int64_t LATENCY = 8;
@@ -70,13 +71,13 @@ void pack(const Convolution& c, const Weights& w, float* packed, int threads) {
     });
 }
 
-// Where the windows of `groups` groups of outputs of a row lie, from output `first` on; in a copy with its zeros
-// where they reach beyond the image.
+// Where the windows of `groups` groups of outputs of a row lie, from output `first` on. Where they reach beyond the
+// image, that is in a copy with zeros there.
 Rows find_rows(const Convolution& c, const Grouped& g, const float* image, int64_t row, int64_t first, int64_t groups,
                float* patch) {
     const int64_t begin = first * c.stride[1] - c.before[1];
     const int64_t length = (groups - 1) * g.pixels * c.stride[1] + g.width;
-    const int64_t left = least(length, begin < 0 ? -begin : 0), right = least(length, c.size[1] - begin);
+    const int64_t left = least(length, at_least(0, -begin)), right = at_least(left, least(length, c.size[1] - begin));
     Rows rows;
     rows.step = g.step;
     for (int64_t i = 0; i < c.kernel[0]; i++) {
@@ -84,9 +85,8 @@ Rows find_rows(const Convolution& c, const Grouped& g, const float* image, int64
         if (line < 0) continue;
         const float* from = image + (line * c.size[1] + begin) * c.channels;
         if (left > 0 || right < length) {
-            for (int64_t j = 0; j < left * c.channels; j++) patch[j] = 0;
-            for (int64_t j = left * c.channels; j < right * c.channels; j++) patch[j] = from[j];
-            for (int64_t j = (right > left ? right : left) * c.channels; j < length * c.channels; j++) patch[j] = 0;
+            memset(patch, 0, length * c.channels * sizeof(float));
+            memcpy(patch + left * c.channels, from + left * c.channels, (right - left) * c.channels * sizeof(float));
             from = patch;
             patch += length * c.channels;
         }
@@ -98,31 +98,52 @@ Rows find_rows(const Convolution& c, const Grouped& g, const float* image, int64
 bool convolve(const Convolution& c, const float* x, const float* packed, const float* residual, float* y,
               const Field& field, int activation, int threads) {
     const Grouped g(c);
-    const bool aligned = g.filters % LANES == 0 && c.out[1] * c.filters % LANES == 0 && is_aligned(y);
-    // Parts of a row: whole blocks, as many as stay in the first cache.
-    const int64_t block = ROWS * g.filters, part = (block < PART ? PART / block : 1) * ROWS * g.pixels;
+    // What is written past the caches by half lines waits for the other halves, which takes longer than it saves.
+    const bool aligned = LANES == LINE && g.filters % LANES == 0 && c.out[1] * c.filters % LANES == 0 && is_aligned(y);
+    const bool overlaps = c.kernel[1] == OVERLAPPING && c.stride[1] == 1 && g.pixels == 1 && c.filters <= LANES;
+    const int64_t block = overlaps ? SIDE_BY_SIDE : g.filters > LANES ? ROWS : TALL;
+    // Parts of a row: whole blocks, as many as stay near.
+    const int64_t part = at_least(1, PART / (block * g.filters)) * block * g.pixels;
     const Finishing finish(field, residual, activation, c.samples, part * c.filters, aligned);
     const int64_t across = (c.out[1] + part - 1) / part;
-    const int64_t room = c.kernel[0] * ((part / g.pixels) * g.step + g.depth);
+    // What a block reads.
+    const int64_t room = c.kernel[0] * (block * g.step + g.depth);
     float* patches = reserve(room * threads);
     if (!patches) return false;
+    const Inside inside(c);
     share(c.samples * c.out[0] * across, threads, [&](int64_t unit) {
         float* patch = patches + room * omp_get_thread_num();
         // All samples' parts of one place, one after another: they share what is read of the field.
         const int64_t sample = unit % c.samples, row = unit / c.samples / across;
         const int64_t first = unit / c.samples % across * part, outputs = least(part, c.out[1] - first);
-        // The last group of a row may have fewer outputs.
-        const int64_t groups = outputs / g.pixels, rest = (outputs - groups * g.pixels) * c.filters;
+        const int64_t begin = (row * c.out[1] + first) * c.filters, groups = (outputs + g.pixels - 1) / g.pixels;
         const float* image = x + sample * c.size[0] * c.size[1] * c.channels;
-        const Rows rows = find_rows(c, g, image, row, first, groups + (rest > 0), patch);
-        const int64_t begin = (row * c.out[1] + first) * c.filters;
-        const Product to{y + sample * finish.places + begin, g.filters, finish.ends(sample, begin)};
-        const float* panel = packed;
-        for (int64_t done = 0; done < g.filters; done += PANEL, panel += PANEL * c.kernel[0] * g.depth) {
-            multiply(rows, 0, groups, panel, least(PANEL, g.filters - done), to, done);
-            if (rest > 0) multiply(rows, groups, 1, panel, rest, to, 0);
-        }
-        finish(to.y, begin, outputs * c.filters);
+        const auto convolve_groups = [&](int64_t from, int64_t last) {
+            const int64_t end = least(last, groups);
+            const Rows rows = find_rows(c, g, image, row, first + from * g.pixels, end - from, patch);
+            const int64_t at = begin + from * g.filters;
+            const Product to{y + sample * finish.places + at, g.filters, finish.ends(sample, at)};
+            // The last group of a row may have fewer outputs.
+            const int64_t whole = least(end, outputs / g.pixels) - from, rest = outputs % g.pixels * c.filters;
+            const float* panel = packed;
+            for (int64_t done = 0; done < g.filters; done += PANEL, panel += PANEL * c.kernel[0] * g.depth) {
+                const int64_t filters = least(PANEL, g.filters - done);
+                if (overlaps)
+                    multiply_overlapping(rows, whole, panel, filters, to);
+                else
+                    multiply(rows, 0, whole, panel, filters, to, done);
+                if (whole < end - from) multiply(rows, whole, 1, panel, rest, to, 0);
+            }
+        };
+        // What reaches beyond the image, and what shares registers with it, is computed from a copy.
+        const int64_t inner = least(groups, rounded_up(inside.begin - first, g.pixels));
+        const int64_t outer = at_least(0, groups - at_least(0, inside.end - first) / g.pixels);
+        const int64_t left = least(groups, rounded_up(inner, block) * block);
+        const int64_t right = at_least(left, groups - rounded_up(outer, block) * block);
+        for (int64_t at = 0; at < left; at += block) convolve_groups(at, at + block);
+        if (left < right) convolve_groups(left, right);
+        for (int64_t at = right; at < groups; at += block) convolve_groups(at, at + block);
+        finish(y + sample * finish.places + begin, begin, outputs * c.filters);
     });
     free(patches);
     return true;

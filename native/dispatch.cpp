@@ -6,6 +6,7 @@
 
 #include "convbias.h"
 #include "kernels.h"
+#include "pages.h"
 
 namespace {
 
@@ -51,6 +52,17 @@ const Instructions* chosen = widest();
 bool forked = false;
 const int watched = pthread_atfork(nullptr, nullptr, [] { forked = true; });
 
+int64_t bytes(int type) { return type == FLOAT32 ? 4 : 2; }
+
+// Numbers of a sample.
+int64_t places(const Field& field) {
+    int64_t count = 1;
+    for (int64_t a = 0; a < field.axes; a++) count *= field.sizes[a];
+    return count;
+}
+
+int64_t places(const Convolution& c) { return c.slices.out * c.out[0] * c.out[1] * c.filters; }
+
 int usable(int threads) { return forked || threads < 1 ? 1 : threads; }
 
 }  // namespace
@@ -59,11 +71,14 @@ extern "C" {
 
 void convbias_forward(int type, int activation, void* z, void* y, int64_t samples, const Field* field,
                       int threads) {
+    ask_large_pages(y, samples * places(*field), bytes(type));
     chosen->kernel(type, activation).forward(z, y, samples, *field, usable(threads));
 }
 
 void convbias_backward(int type, int activation, const void* saved, const void* gy, void* gz, float* sums,
                        int64_t samples, int64_t places, int threads) {
+    if (gz != gy) ask_large_pages(gz, samples * places, bytes(type));
+    ask_large_pages(sums, places);
     chosen->kernel(type, activation).backward(saved, gy, gz, sums, samples, places, usable(threads));
 }
 
@@ -78,11 +93,13 @@ int64_t convbias_packed_size(int way, const Convolution* convolution) {
 }
 
 void convbias_pack(int way, const Convolution* convolution, const Weights* weights, float* packed, int threads) {
+    ask_large_pages(packed, convbias_packed_size(way, convolution));
     chosen->ways[way]->pack(*convolution, *weights, packed, usable(threads));
 }
 
 int convbias_convolve(int way, int activation, const Convolution* convolution, const float* x, const float* packed,
                       const float* residual, float* y, const Field* field, int threads) {
+    ask_large_pages(y, convolution->samples * places(*convolution));
     return chosen->ways[way]->convolve(*convolution, x, packed, residual, y, *field, activation, usable(threads));
 }
 
@@ -107,11 +124,12 @@ int convbias_gradients(int way, const Gradients* wanted, const Convolution* conv
     if (g.gx) convbias_pack(way, turned, &g.weights, packed, threads);
     bool made = true;
     if (!g.gz) {
+        ask_large_pages(g.gx, c.samples * c.slices.size * c.size[0] * c.size[1] * c.channels);
+        ask_large_pages(g.sums, places(c));
         made = chosen->at_once[way](g, c, *turned, packed, usable(threads));
     } else {
-        const int64_t places = c.slices.out * c.out[0] * c.out[1] * c.filters;
         if (g.activation != NONE || g.sums)
-            convbias_backward(FLOAT32, g.activation, g.saved, g.gy, g.gz, g.sums, c.samples, places, threads);
+            convbias_backward(FLOAT32, g.activation, g.saved, g.gy, g.gz, g.sums, c.samples, places(c), threads);
         const Field none{4, {c.slices.size, c.size[0], c.size[1], c.channels}, 0, {}};
         if (g.gx) made = convbias_convolve(way, NONE, turned, g.gz, packed, nullptr, g.gx, &none, threads);
         if (g.gw) made = made && chosen->weights[way](c, g.x, g.gz, g.gw, usable(threads));
@@ -121,6 +139,7 @@ int convbias_gradients(int way, const Gradients* wanted, const Convolution* conv
 }
 
 void convbias_turn(const float* from, float* to, int64_t samples, int64_t rows, int64_t columns, int threads) {
+    ask_large_pages(to, samples * rows * columns);
     chosen->turn(from, to, samples, rows, columns, usable(threads));
 }
 

@@ -8,18 +8,24 @@
 
 #include "field.h"
 #include "kernels.h"
+#include "pages.h"
 #include "vector.h"
 
 namespace CONVBIAS_INSTRUCTIONS {
 namespace {
 
 // Memory for `count` numbers, or null.
-inline float* reserve(int64_t count) { return (float*)aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64); }
+inline float* reserve(int64_t count) {
+    float* memory = (float*)aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64);
+    if (memory) ask_large_pages(memory, count);
+    return memory;
+}
 
 // What sums start from, and what they are cut off at before they are stored.
 struct Ends {
     const float* starts[2] = {};  // arrays, of which those that are there come first: nothing, one, or their sum
     Vector low = all(-__builtin_inff()), high = all(__builtin_inff());
+    bool capped = false;  // whether that is below infinity
     bool past = false;  // the caches, where the output is too large for them
 
     Vector first(int64_t at) const { return starts[1] ? first<2>(at) : starts[0] ? first<1>(at) : first<0>(at); }
@@ -29,10 +35,9 @@ struct Ends {
         const Vector start = count ? load(starts[0] + at) : Vector{};
         return count > 1 ? start + load(starts[1] + at) : start;
     }
-    Vector last(Vector sum) const {
-        sum = sum < low ? low : sum;
-        return sum > high ? high : sum;
-    }
+    Vector cut(Vector sum) const { return sum < low ? low : sum; }
+    Vector cap(Vector sum) const { return sum > high ? high : sum; }
+    Vector last(Vector sum) const { return cap(cut(sum)); }
 };
 
 class Finishing {
@@ -49,8 +54,9 @@ class Finishing {
           repeated(repeats(field, given.sizes[given.axes - 1]) ? reserve(longest) : nullptr),
           fused(activation <= RELU6 && (lies || repeated || !field.terms)),
           past(fused && aligned && samples * places >= LARGE),
+          capped(fused && activation == RELU6),
           low(all(fused && activation != NONE ? 0 : -__builtin_inff())),
-          high(all(fused && activation == RELU6 ? 6 : __builtin_inff())),
+          high(all(capped ? 6 : __builtin_inff())),
           finish(!fused && (field.terms || activation != NONE) ? finish_of(activation) : nullptr) {
         const int64_t channels = field.sizes[field.axes - 1];
         for (int64_t i = 0; repeated && i < longest; i += channels)
@@ -64,7 +70,7 @@ class Finishing {
     Ends ends(int64_t n, int64_t begin) const {
         const float* start = !fused ? nullptr : repeated ? repeated : lies ? field.term[0].values + begin : nullptr;
         const float* other = residual ? residual + n * places + begin : nullptr;
-        return {{start ? start : other, start ? other : nullptr}, low, high, past};
+        return {{start ? start : other, start ? other : nullptr}, low, high, capped, past};
     }
 
     // How far on sums start for what lies `line` numbers on: not at all, where the field is the same everywhere.
@@ -93,7 +99,7 @@ class Finishing {
     const Field field;
     const bool lies;
     float* const repeated;  // or null: a field that is the same at every place, at as many as are asked for
-    const bool fused, past;
+    const bool fused, past, capped;
     const Vector low, high;
     Finish* const finish;
 };

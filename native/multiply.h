@@ -87,10 +87,13 @@ ALWAYS_INLINE void start_from(Vector (&sums)[R][V], const float* from, int64_t s
                 sums[r][v] = more ? sums[r][v] + start : start;
             }
     }
+    // Where rows are shorter than a line and lie side by side, every second has one of its own.
+    const int each = V * LANES < LINE && step == V * LANES ? 2 : 1;
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
-        for (int l = 0; l < V * LANES; l += LINE) __builtin_prefetch(from + (R + r) * step + l);
+        for (int l = 0; l < V * LANES; l += LINE)
+            if (r % 2 == 0 || each == 1) __builtin_prefetch(from + (R + r) * step + l);
 }
 
 template <int R, int V>
@@ -105,6 +108,38 @@ ALWAYS_INLINE void start_sums(Vector (&sums)[R][V], const Product& to, int64_t a
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
         for (int v = 0; v < V; v++) sums[r][v] = Vector{};
+}
+
+// And end where the products go.
+template <int R, int V>
+ALWAYS_INLINE void put_sums(Vector (&sums)[R][V], const Product& to, int64_t at, int64_t last) {
+    float* y = to.y + at;
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 2
+        for (int v = 0; v < V; v++) sums[r][v] = to.ends.cut(sums[r][v]);
+    if (to.ends.capped)
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 2
+            for (int v = 0; v < V; v++) sums[r][v] = to.ends.cap(sums[r][v]);
+    if (last < LANES) {
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++) {
+            if (V > 1) store(y + r * to.step, sums[r][0]);
+            store_some(y + r * to.step + (V - 1) * LANES, sums[r][V - 1], last);
+        }
+    } else if (to.ends.past) {
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 2
+            for (int v = 0; v < V; v++) stream(y + r * to.step + v * LANES, sums[r][v]);
+    } else {
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 2
+            for (int v = 0; v < V; v++) store(y + r * to.step + v * LANES, sums[r][v]);
+    }
 }
 
 // sums[r][k] += from[r · step] · weights[k]
@@ -184,24 +219,7 @@ inline void multiply_block(const Rows& rows, int64_t offset, const float* panel,
         for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
             for (int v = 0; v < V; v++) sums[r][v] += load(to.y + at + r * to.step + v * LANES);
-    float* y = to.y + at;
-    if (last < LANES) {
-#pragma GCC unroll 16
-        for (int r = 0; r < R; r++) {
-            if (V > 1) store(y + r * to.step, to.ends.last(sums[r][0]));
-            store_some(y + r * to.step + (V - 1) * LANES, to.ends.last(sums[r][V - 1]), last);
-        }
-    } else if (to.ends.past) {
-#pragma GCC unroll 16
-        for (int r = 0; r < R; r++)
-#pragma GCC unroll 2
-            for (int v = 0; v < V; v++) stream(y + r * to.step + v * LANES, to.ends.last(sums[r][v]));
-    } else {
-#pragma GCC unroll 16
-        for (int r = 0; r < R; r++)
-#pragma GCC unroll 2
-            for (int v = 0; v < V; v++) store(y + r * to.step + v * LANES, to.ends.last(sums[r][v]));
-    }
+    put_sums(sums, to, at, last);
 }
 
 template <bool gathered, bool far, int V, int R>

@@ -36,6 +36,8 @@ LAYERS: list[Made] = [
     ("winograd", {"channels": (170, 160), "padding": 1}, (24, 13)),
     ("winograd", {"channels": (16, 19), "padding": 1}, (27, 31)),
     ("direct", {"channels": (4, 8), "padding": 1}, (40, 61)),
+    ("direct", {"channels": (9, 6), "padding": (2, 14)}, (40, 48)),
+    ("direct", {"channels": (11, 8), "padding": 0}, (41, 45)),
     ("direct", {"channels": (3, 5), "padding": (0, 2), "kernel_size": (2, 5)}, (50, 61)),
     ("direct", {"channels": (5, 17), "padding": 1, "stride": 2}, (40, 61)),
     ("direct", {"channels": (5, 1), "dilation": (2, 1), "padding": 2}, (41, 60)),
@@ -254,8 +256,10 @@ def test_winograd_can_be_switched_off() -> None:
         convbias.backend(winograd="no").__enter__()  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("channels", [16, 32, 64, 256])
+@pytest.mark.parametrize("channels", [12, 16, 32, 64, 256])
 def test_winograds_errors_are_at_most_three_times_the_direct_ones(channels: int) -> None:
+    if channels < 16 and native.instructions() != "avx2":
+        pytest.skip("where vectors are longer so few channels are convolved as they are written")
     x, w = torch.randn(4, channels, 24, 24), torch.randn(channels, channels, 3, 3) / (3 * channels**0.5)
     x, w = (t.to(memory_format=torch.channels_last) for t in (x, w))
     truth = F.conv2d(x.double(), w.double(), padding=1)
@@ -370,6 +374,22 @@ def test_shapes_know_their_tiles() -> None:
     shape = own.Shape.of((3, 8, 9, 4), 8, geometry)
     assert shape is not None
     assert shape.tiles == 3 * 3 * 1
+
+
+@pytest.mark.parametrize("channels", [(12, 8), (13, 30), (50, 9)])
+def test_few_channels_are_winograds_where_vectors_are_short(channels: tuple[int, int]) -> None:
+    layer, x = made(("winograd", {"channels": channels, "padding": 1}, (30, 41)), "untied", "relu")
+    before = native.instructions()
+    try:
+        for instructions in native.known_instructions():
+            native.use(instructions)
+            assert convbias.explain_route(layer, x)[0].convolution != "winograd"
+            with torch.no_grad():
+                (taken,) = convbias.explain_route(layer, x)
+                assert (taken.convolution == "winograd") == (instructions == "avx2"), taken
+                assert_close(layer(x).double(), exact(layer, x), rtol=1e-5, atol=2e-5)
+    finally:
+        native.use(before)
 
 
 def test_deep_rows_are_multiplied_where_few_are_at_once() -> None:

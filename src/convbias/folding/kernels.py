@@ -35,7 +35,7 @@ def own_way(network: Network, conv: AffineConv, given: tuple[int, ...], fielded:
         return None
     last = conv.geometry.dims > 1 and _lies_last(network)
     where = (given, conv.out_channels, conv.geometry, conv.groups, last)
-    plan = ways.plan_for(*where, winograd=True, fielded=fielded, deepest=ways.deepest())
+    plan = ways.plan_for(*where, winograd=True, fielded=fielded, by_avx2=ways.by_avx2())
     return plan.way if plan else None
 
 

@@ -60,18 +60,18 @@ def plan_for(
     winograd: bool,
     fielded: bool,
     recorded: bool = False,
-    deepest: int = _DEEP,
+    by_avx2: bool = False,
 ) -> Plan | None:
     """The own convolution that is faster than torch's (benchmarks/bench_ops.py), or None.
 
     Where inputs do not lie with their channels ``last``, they are turned round before and after. Some are
     faster where the output is ``fielded`` alone: torch goes over it again to add a field. Some are where no
-    gradient is ``recorded``. By 1×1 kernels the ``deepest`` rows are :func:`deepest`.
+    gradient is ``recorded``, or where vectors are short :func:`by_avx2`.
     """
     shape, out = Shape.of(input, filters, geometry), geometry.output_size(input[2:])
     if shape is None or min(out) < 1:
         return None
-    way = _way(shape, groups, winograd, fielded, recorded, deepest)
+    way = _way(shape, groups, winograd, fielded, recorded, by_avx2)
     if way is None or not (last or _is_worth_turning(way, shape, recorded)):
         return None
     return Plan(way, shape, out)
@@ -85,19 +85,18 @@ def _is_worth_turning(way: str, shape: Shape, recorded: bool) -> bool:
     return way == "winograd" and not (in_a_row and recorded and min(shape.channels, shape.filters) < 128)
 
 
-def deepest() -> int:
-    """How many numbers lie in a row, at most, that 1×1 kernels of one's own multiply as fast as torch's."""
-    by_avx2 = native.absence() is None and native.instructions() == "avx2"
-    return _DEEP_BY_AVX2 if by_avx2 else _DEEP
+def by_avx2() -> bool:
+    """Whether that is what the own kernels use."""
+    return native.absence() is None and native.instructions() == "avx2"
 
 
 def _way(
-    shape: Shape, groups: int, winograd: bool, fielded: bool, recorded: bool, deepest: int
+    shape: Shape, groups: int, winograd: bool, fielded: bool, recorded: bool, by_avx2: bool
 ) -> str | None:
     channels, filters = shape.channels, shape.filters
     kernel, dilation = tuple(shape.kernel), tuple(shape.dilation)
     plain = tuple(shape.stride) == dilation == (1, 1)
-    if winograd and groups == 1 and _is_winograds(shape) and shape.tiles >= 12:
+    if winograd and groups == 1 and _is_winograds(shape, by_avx2 and not recorded) and shape.tiles >= 12:
         return "winograd"
     if not shape.is_of_images:
         return None
@@ -109,7 +108,7 @@ def _way(
         return "gathered"
     if kernel == (1, 1) and not any(shape.before) and filters >= 16:
         # To order so many weights at each call takes longer than is won.
-        deepest = _DEEP if recorded else deepest
+        deepest = _DEEP_BY_AVX2 if by_avx2 and not recorded else _DEEP
         deep = channels * shape.stride[1] > deepest or channels * filters > 2**20
         return None if deep and shape.outputs > 256 else "pointwise"
     # torch's does sixteen filters where there are eight; of deep ones it reads less, most with a stride.
@@ -120,10 +119,15 @@ def _way(
     return "direct" if dilation[1] == 1 and (few or shallow) else None
 
 
-def _is_winograds(shape: Shape) -> bool:
+def _is_winograds(shape: Shape, few: bool = False) -> bool:
+    """Whether such a convolution is faster by Winograd's algorithm, of ``few`` channels and filters too.
+
+    Of fewer than 12 channels its error would be up to three times torch's.
+    """
     (rows, columns), plain = shape.kernel, tuple(shape.stride) == tuple(shape.dilation) == (1, 1)
-    least = 32 if rows == 1 else 16
-    return rows in (1, 3) and columns == 3 and plain and min(shape.channels, shape.filters) >= least
+    channels, filters = (32, 32) if rows == 1 else (12, 8) if few and shape.is_of_images else (16, 16)
+    enough = shape.channels >= channels and shape.filters >= filters
+    return rows in (1, 3) and columns == 3 and plain and enough
 
 
 @lru_cache(maxsize=1024)
@@ -189,7 +193,7 @@ def _plan(call: Call, last: bool, winograd: bool) -> Plan | None:
     sizes = (tuple(call.input.shape), call.weight.shape[0])
     return plan_for(
         *(*sizes, call.geometry, call.groups, last, winograd),
-        *(call.fielded, recorded(call.tensors), deepest()),
+        *(call.fielded, recorded(call.tensors), by_avx2()),
     )
 
 
