@@ -140,7 +140,7 @@ def cost_of_convolution(network: Network, node: Node, conv: AffineConv, input: N
     rate = DEPTHWISE if conv.groups == conv.in_channels > 1 else DENSE
     tying, _ = bias_of(conv, network.space(input), node.meta["val"].dtype)
     plain = repr(tying) in ("none", "tied")
-    way = own_way(network, conv, (batch, conv.in_channels, *space), not plain) if target.own else None
+    way = own_way(network, conv, (batch, conv.in_channels, *space)) if target.own else None
     price = moved + macs / (rate * _sooner(way, conv))
     # A field costs nothing in an own convolution alone.
     target = target if way or not target.own else TARGETS["eager"]

@@ -26,16 +26,16 @@ def pays(network: Network, node: Node) -> bool:
         return True
     # torch orders the numbers of a weight anew at every call.
     heavy = dims == 2 and _lies_last(network) and conv.weight.numel() >= HEAVY
-    return heavy or own_way(network, conv, given, False) is not None
+    return heavy or own_way(network, conv, given) is not None
 
 
-def own_way(network: Network, conv: AffineConv, given: tuple[int, ...], fielded: bool) -> str | None:
+def own_way(network: Network, conv: AffineConv, given: tuple[int, ...]) -> str | None:
     """Which own convolution runs ``conv``, with a field or none, on inputs of shape ``given``; or None."""
     if conv.geometry.transposed or small(given, tuple(conv.weight.shape), conv.groups):
         return None
     last = conv.geometry.dims > 1 and _lies_last(network)
     where = (given, conv.out_channels, conv.geometry, conv.groups, last)
-    plan = ways.plan_for(*where, winograd=True, fielded=fielded, by_avx2=ways.by_avx2())
+    plan = ways.plan_for(*where, winograd=True, by_avx2=ways.by_avx2())
     return plan.way if plan else None
 
 

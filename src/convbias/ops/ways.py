@@ -19,8 +19,6 @@ from .choice import winograd as winograd_allowed
 from .layout import form_of, is_channels_last, last_strides
 from .own import Shape
 
-# Outputs of more numbers, to which no field is added, torch's write as fast.
-_IN_CACHE = 1 << 21
 # With fewer outputs, and for whatever is gathered, the form of a weight that is not kept takes longer to make
 # than it saves.
 _WORTH_PACKING = 512
@@ -58,20 +56,20 @@ def plan_for(
     groups: int,
     last: bool,
     winograd: bool,
-    fielded: bool,
     recorded: bool = False,
+    fielded: bool = False,
     by_avx2: bool = False,
 ) -> Plan | None:
     """The own convolution that is faster than torch's (benchmarks/bench_ops.py), or None.
 
     Where inputs do not lie with their channels ``last``, they are turned round before and after. Some are
-    faster where the output is ``fielded`` alone: torch goes over it again to add a field. Some are where no
-    gradient is ``recorded``, or where vectors are short :func:`by_avx2`.
+    faster where no gradient is ``recorded``, or where the output is ``fielded``, over which torch goes again;
+    some where vectors are short :func:`by_avx2`.
     """
     shape, out = Shape.of(input, filters, geometry), geometry.output_size(input[2:])
     if shape is None or min(out) < 1:
         return None
-    way = _way(shape, groups, winograd, fielded, recorded, by_avx2)
+    way = _way(shape, groups, winograd, recorded, fielded, by_avx2)
     if way is None or not (last or _is_worth_turning(way, shape, recorded)):
         return None
     return Plan(way, shape, out)
@@ -91,7 +89,7 @@ def by_avx2() -> bool:
 
 
 def _way(
-    shape: Shape, groups: int, winograd: bool, fielded: bool, recorded: bool, by_avx2: bool
+    shape: Shape, groups: int, winograd: bool, recorded: bool, fielded: bool, by_avx2: bool
 ) -> str | None:
     channels, filters = shape.channels, shape.filters
     kernel, dilation = tuple(shape.kernel), tuple(shape.dilation)
@@ -114,8 +112,7 @@ def _way(
     # torch's does sixteen filters where there are eight; of deep ones it reads less, most with a stride.
     deepest = 256 if max(shape.stride) == 1 or kernel == (1, 1) else 32
     few = filters <= 8 and channels <= deepest
-    fast = fielded or (not recorded and shape.outputs * filters < _IN_CACHE)
-    shallow = channels * filters <= 2**8 and fast
+    shallow = channels * filters <= 2**8 and (fielded or not recorded)
     return "direct" if dilation[1] == 1 and (few or shallow) else None
 
 
@@ -193,7 +190,7 @@ def _plan(call: Call, last: bool, winograd: bool) -> Plan | None:
     sizes = (tuple(call.input.shape), call.weight.shape[0])
     return plan_for(
         *(*sizes, call.geometry, call.groups, last, winograd),
-        *(call.fielded, recorded(call.tensors), by_avx2()),
+        *(recorded(call.tensors), call.fielded, by_avx2()),
     )
 
 
