@@ -54,8 +54,8 @@ struct Weights {
     int rotated;
 };
 
-// Winograd's, of kernels of three taps in one row or three, and the depthwise ones take as many channels and filters as
-// are in a vector at least: 16 are enough for any.
+// Winograd's, of kernels of three taps in one row or three, and the depthwise ones take at least as many channels and
+// filters as a vector holds (16 are always enough).
 enum Way : int { WINOGRAD, DIRECT, DEPTHWISE, POINTWISE, GATHERED, WAYS };
 
 // y = act(z + field), in float32 arithmetic. Without `y` it is written over z; with it, z becomes z + field,

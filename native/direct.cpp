@@ -11,7 +11,7 @@
 namespace CONVBIAS_INSTRUCTIONS {
 namespace {
 
-// Outputs that are worked on at a time.
+// Numbers of the output that are worked on at a time.
 constexpr int64_t PART = 8192;
 
 // Half cycles that the sums of a block take at least for each number: an addition waits for the one before.
@@ -102,7 +102,7 @@ bool convolve(const Convolution& c, const float* x, const float* packed, const f
     const bool aligned = LANES == LINE && g.filters % LANES == 0 && c.out[1] * c.filters % LANES == 0 && is_aligned(y);
     const bool overlaps = c.kernel[1] == OVERLAPPING && c.stride[1] == 1 && g.pixels == 1 && c.filters <= LANES;
     const int64_t block = overlaps ? SIDE_BY_SIDE : g.filters > LANES ? ROWS : TALL;
-    // Parts of a row: whole blocks, as many as stay near.
+    // Parts of a row: whole blocks.
     const int64_t part = at_least(1, PART / (block * g.filters)) * block * g.pixels;
     const Finishing finish(field, residual, activation, c.samples, part * c.filters, aligned);
     const int64_t across = (c.out[1] + part - 1) / part;
@@ -135,7 +135,7 @@ bool convolve(const Convolution& c, const float* x, const float* packed, const f
                 if (whole < end - from) multiply(rows, whole, 1, panel, rest, to, 0);
             }
         };
-        // What reaches beyond the image, and what shares registers with it, is computed from a copy.
+        // Blocks in which a window reaches beyond the image are computed from a copy.
         const int64_t inner = least(groups, rounded_up(inside.begin - first, g.pixels));
         const int64_t outer = at_least(0, groups - at_least(0, inside.end - first) / g.pixels);
         const int64_t left = least(groups, rounded_up(inner, block) * block);

@@ -25,7 +25,7 @@ inline float* reserve(int64_t count) {
 struct Ends {
     const float* starts[2] = {};  // arrays, of which those that are there come first: nothing, one, or their sum
     Vector low = all(-__builtin_inff()), high = all(__builtin_inff());
-    bool capped = false;  // whether that is below infinity
+    bool capped = false;  // whether `high` is below infinity: put_sums() does without it elsewhere
     bool past = false;  // the caches, where the output is too large for them
 
     Vector first(int64_t at) const { return starts[1] ? first<2>(at) : starts[0] ? first<1>(at) : first<0>(at); }

@@ -103,7 +103,7 @@ struct Products {
         const int64_t begin = block.first * c.filters;
         float* const to = y + block.sample * finish.places + begin;
         Ends ends = finish.ends(block.sample, begin);
-        if (before) ends = {{to}, ends.low, ends.high, ends.past};
+        if (before) ends.starts[0] = to, ends.starts[1] = nullptr;
         if (more) ends = {{ends.starts[0], ends.starts[1]}};
         return {to, c.filters, ends};
     }

@@ -87,7 +87,7 @@ ALWAYS_INLINE void start_from(Vector (&sums)[R][V], const float* from, int64_t s
                 sums[r][v] = more ? sums[r][v] + start : start;
             }
     }
-    // Where rows are shorter than a line and lie side by side, every second has one of its own.
+    // Where rows are half a line and lie side by side, every second begins one.
     const int each = V * LANES < LINE && step == V * LANES ? 2 : 1;
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++)
@@ -110,7 +110,7 @@ ALWAYS_INLINE void start_sums(Vector (&sums)[R][V], const Product& to, int64_t a
         for (int v = 0; v < V; v++) sums[r][v] = Vector{};
 }
 
-// And end where the products go.
+// Sums are cut off, and end where the products go.
 template <int R, int V>
 ALWAYS_INLINE void put_sums(Vector (&sums)[R][V], const Product& to, int64_t at, int64_t last) {
     float* y = to.y + at;

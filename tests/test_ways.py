@@ -50,6 +50,7 @@ LAYERS: list[Made] = [
     ("gathered", {"channels": (80, 100), "padding": 1, "stride": 2}, (21, 30)),
     ("gathered", {"channels": (260, 257), "padding": (3, 2), "dilation": (2, 1)}, (6, 6)),
     ("gathered", {"channels": (1030, 512), "kernel_size": 1}, (6, 7)),
+    ("gathered", {"channels": (520, 136), "padding": 1}, (7, 8)),
     depthwise(16, (28, 29), padding=1),
     depthwise(70, (9, 18), padding=3, kernel_size=7),
     depthwise(37, (12, 20), padding=2, kernel_size=5),
@@ -89,6 +90,22 @@ def test_every_activation(case: Made, activation: str | None) -> None:
     layer, x = made(case, "untied", activation)
     with torch.no_grad():
         assert_close(layer(x).double(), exact(layer, x), rtol=1e-5, atol=2e-5)
+
+
+@over_layers
+@pytest.mark.parametrize("instructions", native.known_instructions() if BUILT else ["none"])
+def test_relu6_cuts_off(case: Made, instructions: str) -> None:
+    layer, x = made(case, "untied", "relu6")
+    before = native.instructions()
+    try:
+        native.use(instructions)
+        with torch.no_grad():
+            layer.get_parameter("bias").mul_(10)
+            y = layer(x)
+        assert (y == 6).any()
+        assert_close(y.double(), exact(layer, x), rtol=1e-5, atol=2e-5)
+    finally:
+        native.use(before)
 
 
 @over_layers
