@@ -79,6 +79,9 @@ struct Case : Fielded {
         // Or so few that places are taken together, as many as a wide row pays for.
         const bool grouped = way == DIRECT && random.below(2);
         if (grouped) shape.filters = 1 + random.below(3);
+        // Or as many as are a vector, whose windows overlap.
+        const bool overlapping = way == DIRECT && !grouped && random.below(2);
+        if (overlapping) shape.filters = 3 + random.below(6);
         // Now and then so many that a block of outputs is more than what is finished at a time.
         if (depthwise && random.below(8) == 0) shape.channels = shape.filters = 470 + random.below(60);
         // Or filters so many that they are taken in slices.
@@ -98,7 +101,8 @@ struct Case : Fielded {
         for (int axis = 0; axis < 2; axis++) {
             constexpr int64_t KERNELS[] = {1, 2, 3, 3, 5, 7, 9};
             shape.kernel[axis] = lines && !axis ? 1 : winograd ? 3 : pointwise ? 1 : deep ? 6 + random.below(2) : KERNELS[random.below(std::size(KERNELS))];
-            shape.stride[axis] = winograd ? 1 : 1 + random.below(random.below(2) ? 1 : 3);
+            if (overlapping && axis) shape.kernel[axis] = 3;
+            shape.stride[axis] = winograd || (overlapping && axis) ? 1 : 1 + random.below(random.below(2) ? 1 : 3);
             // Along a row the direct way takes no dilation.
             shape.dilation[axis] = winograd || (way == DIRECT && axis) ? 1 : 1 + random.below(random.below(2) ? 1 : 3);
             const int64_t most = axis ? grouped ? 150 : common || random.below(2) ? 12 : 40 : depthwise ? 20 : deep ? 4 : 6;
