@@ -81,7 +81,7 @@ struct Case : Fielded {
         if (grouped) shape.filters = 1 + random.below(3);
         // Or as many as are a vector, whose windows overlap.
         const bool overlapping = way == DIRECT && !grouped && random.below(2);
-        if (overlapping) shape.filters = 3 + random.below(6);
+        if (overlapping) shape.filters = random.below(2) ? 3 + random.below(2) : 5 + random.below(4);
         // Now and then so many that a block of outputs is more than what is finished at a time.
         if (depthwise && random.below(8) == 0) shape.channels = shape.filters = 470 + random.below(60);
         // Or filters so many that they are taken in slices.
