@@ -54,14 +54,7 @@ const int watched = pthread_atfork(nullptr, nullptr, [] { forked = true; });
 
 int64_t bytes(int type) { return type == FLOAT32 ? 4 : 2; }
 
-// Numbers of a sample.
-int64_t places(const Field& field) {
-    int64_t count = 1;
-    for (int64_t a = 0; a < field.axes; a++) count *= field.sizes[a];
-    return count;
-}
-
-int64_t places(const Convolution& c) { return c.slices.out * c.out[0] * c.out[1] * c.filters; }
+int64_t places_of(const Convolution& c) { return c.slices.out * c.out[0] * c.out[1] * c.filters; }
 
 int usable(int threads) { return forked || threads < 1 ? 1 : threads; }
 
@@ -71,7 +64,7 @@ extern "C" {
 
 void convbias_forward(int type, int activation, void* z, void* y, int64_t samples, const Field* field,
                       int threads) {
-    ask_large_pages(y, samples * places(*field), bytes(type));
+    ask_large_pages(y, samples * places_of(*field), bytes(type));
     chosen->kernel(type, activation).forward(z, y, samples, *field, usable(threads));
 }
 
@@ -99,7 +92,7 @@ void convbias_pack(int way, const Convolution* convolution, const Weights* weigh
 
 int convbias_convolve(int way, int activation, const Convolution* convolution, const float* x, const float* packed,
                       const float* residual, float* y, const Field* field, int threads) {
-    ask_large_pages(y, convolution->samples * places(*convolution));
+    ask_large_pages(y, convolution->samples * places_of(*convolution));
     return chosen->ways[way]->convolve(*convolution, x, packed, residual, y, *field, activation, usable(threads));
 }
 
@@ -125,11 +118,11 @@ int convbias_gradients(int way, const Gradients* wanted, const Convolution* conv
     bool made = true;
     if (!g.gz) {
         ask_large_pages(g.gx, c.samples * c.slices.size * c.size[0] * c.size[1] * c.channels);
-        ask_large_pages(g.sums, places(c));
+        ask_large_pages(g.sums, places_of(c));
         made = chosen->at_once[way](g, c, *turned, packed, usable(threads));
     } else {
         if (g.activation != NONE || g.sums)
-            convbias_backward(FLOAT32, g.activation, g.saved, g.gy, g.gz, g.sums, c.samples, places(c), threads);
+            convbias_backward(FLOAT32, g.activation, g.saved, g.gy, g.gz, g.sums, c.samples, places_of(c), threads);
         const Field none{4, {c.slices.size, c.size[0], c.size[1], c.channels}, 0, {}};
         if (g.gx) made = convbias_convolve(way, NONE, turned, g.gz, packed, nullptr, g.gx, &none, threads);
         if (g.gw) made = made && chosen->weights[way](c, g.x, g.gz, g.gw, usable(threads));

@@ -4,6 +4,7 @@
 
 #include "activations.h"
 #include "convbias.h"
+#include "kernels.h"
 #include "numbers.h"
 
 namespace CONVBIAS_INSTRUCTIONS {
@@ -16,12 +17,6 @@ inline int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
 // Numbers of a sample that are worked on at a time: few enough to stay in the first cache with all that is
 // read and written beside them, and the same for any number of threads, so that sums are the same too.
 constexpr int64_t FORWARD_BLOCK = 4096;
-
-inline int64_t places_of(const Field& field) {
-    int64_t places = 1;
-    for (int64_t a = 0; a < field.axes; a++) places *= field.sizes[a];
-    return places;
-}
 
 inline bool joined(const Term& term, int64_t a, int64_t next_size) {
     return !term.index[a] && !term.index[a + 1] && term.strides[a] == term.strides[a + 1] * next_size;

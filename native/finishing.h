@@ -17,7 +17,7 @@ namespace {
 // Memory for `count` numbers, or null.
 inline float* reserve(int64_t count) {
     float* memory = (float*)aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64);
-    if (memory) ask_large_pages(memory, count);
+    ask_large_pages(memory, count);
     return memory;
 }
 

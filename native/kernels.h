@@ -4,6 +4,17 @@
 
 #include "convbias.h"
 
+namespace {
+
+// Numbers of a sample.
+inline int64_t places_of(const Field& field) {
+    int64_t places = 1;
+    for (int64_t a = 0; a < field.axes; a++) places *= field.sizes[a];
+    return places;
+}
+
+}  // namespace
+
 struct Kernel {
     void (*forward)(void* z, void* y, int64_t samples, const Field& field, int threads);
     void (*backward)(const void* saved, const void* gy, void* gz, float* sums, int64_t samples, int64_t places,

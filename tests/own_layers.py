@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,12 +12,24 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import convbias
+from convbias.ops import native
 from convbias.ops.layout import channels_last
 from layer_cases import expected, gradients
 
 # A way, what a layer is made of, and the sides of its input.
 Made = tuple[str, dict[str, Any], tuple[int, ...]]
 KINDS: dict[int, Any] = {1: convbias.Conv1d, 2: convbias.Conv2d, 3: convbias.Conv3d}
+
+
+@contextmanager
+def using(instructions: str) -> Iterator[None]:
+    """Own kernels of another instruction set meanwhile."""
+    before = native.instructions()
+    native.use(instructions)
+    try:
+        yield
+    finally:
+        native.use(before)
 
 
 def named(case: Made) -> str:

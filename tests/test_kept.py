@@ -20,6 +20,7 @@ import convbias
 from convbias.ops import convolve, native, own, ways
 from convbias.ops.kept import Recent
 from convbias.tying import NoBias
+from own_layers import using
 
 TYINGS = ["tap", "c + tap", "rank:2", "grid:3", "sym:flip_w", "c h + c w"]
 
@@ -328,13 +329,9 @@ def test_what_other_processes_can_write_to_is_not_kept(name: str) -> None:
 @pytest.mark.parametrize("name", KEEPERS)
 def test_another_instruction_set_packs_anew(name: str) -> None:
     made, x = keeper(name)
-    before = native.instructions()
-    try:
-        for instructions in native.known_instructions():
-            native.use(instructions)
+    for instructions in native.known_instructions():
+        with using(instructions):
             torch.testing.assert_close(made(x), expected(made, x), rtol=1e-3, atol=1e-3)
-    finally:
-        native.use(before)
 
 
 @pytest.mark.parametrize("name", KEEPERS)

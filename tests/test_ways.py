@@ -16,7 +16,7 @@ from convbias.ops import native, own, ways
 from convbias.ops.activations import ACTIVATIONS
 from convbias.ops.layout import is_channels_last
 from layer_cases import ALL, Case, expected, over
-from own_layers import Made, assert_gradients, assert_second_gradients, exact, made, named
+from own_layers import Made, assert_gradients, assert_second_gradients, exact, made, named, using
 
 BUILT = native.absence() is None
 needs_library = pytest.mark.skipif(not BUILT, reason=f"no own kernels: {native.absence()}")
@@ -71,17 +71,12 @@ over_layers = pytest.mark.parametrize("case", LAYERS, ids=named)
 @pytest.mark.parametrize("bias", TYINGS)
 @pytest.mark.parametrize("instructions", native.known_instructions() if BUILT else ["none"])
 def test_the_whole_layer(case: Made, bias: str, instructions: str) -> None:
-    before = native.instructions()
     layer, x = made(case, bias, "relu")
-    try:
-        native.use(instructions)
-        with torch.no_grad():
-            for input in (x, x.contiguous()):
-                (taken,) = convbias.explain_route(layer, input)
-                assert (taken.convolution, taken.epilogue) == (case[0], case[0]), taken
-                assert_close(layer(input).double(), exact(layer, x), rtol=1e-5, atol=2e-5)
-    finally:
-        native.use(before)
+    with using(instructions), torch.no_grad():
+        for input in (x, x.contiguous()):
+            (taken,) = convbias.explain_route(layer, input)
+            assert (taken.convolution, taken.epilogue) == (case[0], case[0]), taken
+            assert_close(layer(input).double(), exact(layer, x), rtol=1e-5, atol=2e-5)
 
 
 @over_layers
@@ -96,16 +91,11 @@ def test_every_activation(case: Made, activation: str | None) -> None:
 @pytest.mark.parametrize("instructions", native.known_instructions() if BUILT else ["none"])
 def test_relu6_cuts_off(case: Made, instructions: str) -> None:
     layer, x = made(case, "untied", "relu6")
-    before = native.instructions()
-    try:
-        native.use(instructions)
-        with torch.no_grad():
-            layer.get_parameter("bias").mul_(10)
-            y = layer(x)
+    with using(instructions), torch.no_grad():
+        layer.get_parameter("bias").mul_(10)
+        y = layer(x)
         assert (y == 6).any()
         assert_close(y.double(), exact(layer, x), rtol=1e-5, atol=2e-5)
-    finally:
-        native.use(before)
 
 
 @over_layers
@@ -393,32 +383,24 @@ def test_shapes_know_their_tiles() -> None:
     assert shape.tiles == 3 * 3 * 1
 
 
-@pytest.mark.parametrize("channels", [(12, 8), (13, 30), (50, 9)])
-def test_few_channels_are_winograds_where_vectors_are_short(channels: tuple[int, int]) -> None:
-    layer, x = made(("winograd", {"channels": channels, "padding": 1}, (30, 41)), "untied", "relu")
-    before = native.instructions()
-    try:
-        for instructions in native.known_instructions():
-            native.use(instructions)
-            assert convbias.explain_route(layer, x)[0].convolution != "winograd"
-            with torch.no_grad():
-                (taken,) = convbias.explain_route(layer, x)
-                assert (taken.convolution == "winograd") == (instructions == "avx2"), taken
-                assert_close(layer(x).double(), exact(layer, x), rtol=1e-5, atol=2e-5)
-    finally:
-        native.use(before)
-
-
-def test_deep_rows_are_multiplied_where_few_are_at_once() -> None:
-    layer, x = convbias.Conv2d(1024, 64, 1, bias="tied"), torch.randn(2, 1024, 14, 14)
-    x, before = x.to(memory_format=torch.channels_last), native.instructions()
-    try:
-        for instructions in native.known_instructions():
-            native.use(instructions)
-            assert convbias.explain_route(layer, x)[0].convolution != "pointwise"
-            with torch.no_grad():
-                (taken,) = convbias.explain_route(layer, x)
-                assert (taken.convolution == "pointwise") == (instructions == "avx2"), taken
-                assert_close(layer(x).double(), exact(layer, x), rtol=1e-5, atol=2e-5)
-    finally:
-        native.use(before)
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("winograd", {"channels": (12, 8), "padding": 1}, (30, 41)),
+        ("winograd", {"channels": (13, 30), "padding": 1}, (30, 41)),
+        ("winograd", {"channels": (50, 9), "padding": 1}, (30, 41)),
+        ("pointwise", {"channels": (1024, 64), "kernel_size": 1}, (14, 14)),
+    ],
+    ids=named,
+)
+@pytest.mark.parametrize("bias", ["tied", "untied"])
+@pytest.mark.parametrize("instructions", native.known_instructions() if BUILT else ["none"])
+def test_what_is_faster_by_avx2_alone(case: Made, bias: str, instructions: str) -> None:
+    """Few channels, whose vectors are short, and deep rows, of which few are multiplied at once."""
+    layer, x = made(case, bias, "relu")
+    with using(instructions):
+        assert convbias.explain_route(layer, x)[0].convolution != case[0]
+        with torch.no_grad():
+            (taken,) = convbias.explain_route(layer, x)
+            assert (taken.convolution == case[0]) == (instructions == "avx2"), taken
+            assert_close(layer(x).double(), exact(layer, x), rtol=1e-5, atol=2e-5)

@@ -18,7 +18,7 @@ from convbias.ops import convolve, native, own, volumes, ways
 from convbias.ops.call import Call
 from convbias.ops.layout import channels_last, last_strides
 from layer_cases import gradients
-from own_layers import KINDS, Made, assert_gradients, assert_second_gradients, exact, made, named
+from own_layers import KINDS, Made, assert_gradients, assert_second_gradients, exact, made, named, using
 
 BUILT = native.absence() is None
 needs_library = pytest.mark.skipif(not BUILT, reason=f"no own kernels: {native.absence()}")
@@ -64,19 +64,14 @@ def lying(x: Tensor) -> list[int]:
 @pytest.mark.parametrize("bias", ["none", "tied", "untied", "c outer", "tap"])
 @pytest.mark.parametrize("instructions", native.known_instructions() if BUILT else ["none"])
 def test_the_whole_layer(case: Made, last: bool, bias: str, instructions: str) -> None:
-    before = native.instructions()
     layer, x = made(case, bias.replace("outer", OUTER[len(case[2])]), "relu", last)
-    try:
-        native.use(instructions)
-        with torch.no_grad():
-            (taken,) = convbias.explain_route(layer, x)
-            assert (taken.convolution, taken.epilogue) == (case[0], case[0]), taken
-            y = layer(x)
-            assert_close(y.double(), exact(layer, x), rtol=1e-5, atol=3e-5)
-            with convbias.backend("aten"):
-                assert y.stride() == layer(x).stride()
-    finally:
-        native.use(before)
+    with using(instructions), torch.no_grad():
+        (taken,) = convbias.explain_route(layer, x)
+        assert (taken.convolution, taken.epilogue) == (case[0], case[0]), taken
+        y = layer(x)
+        assert_close(y.double(), exact(layer, x), rtol=1e-5, atol=3e-5)
+        with convbias.backend("aten"):
+            assert y.stride() == layer(x).stride()
 
 
 @pytest.mark.parametrize("case", [LAYERS[0], LAYERS[6]], ids=named)
@@ -268,11 +263,9 @@ def test_one_tap_of_a_volume_is_a_row_of_places() -> None:
     "shape", [(1, 1, 1), (2, 3, 5), (3, 17, 4, 4), (1, 40, 300), (2, 16, 16, 16), (0, 4, 9), (2, 33, 3, 5, 7)]
 )
 def test_numbers_are_turned_round(shape: tuple[int, ...]) -> None:
-    before = native.instructions()
     x = torch.randn(shape)
-    try:
-        for instructions in native.known_instructions():
-            native.use(instructions)
+    for instructions in native.known_instructions():
+        with using(instructions):
             last = native.laid_last(x)
             assert last.movedim(1, -1).is_contiguous()
             assert torch.equal(last, x)
@@ -282,8 +275,6 @@ def test_numbers_are_turned_round(shape: tuple[int, ...]) -> None:
             assert torch.equal(first, x)
             # Others are made dense first.
             assert torch.equal(native.laid_last(x.flip(-1).transpose(1, -1)), x.flip(-1).transpose(1, -1))
-    finally:
-        native.use(before)
 
 
 def test_shapes_know_their_tiles_and_what_turns_them() -> None:

@@ -119,7 +119,7 @@ def _way(
 def _is_winograds(shape: Shape, few: bool = False) -> bool:
     """Whether such a convolution is faster by Winograd's algorithm, of ``few`` channels and filters too.
 
-    Of fewer than 12 channels its error would be up to three times torch's.
+    Of fewer than 12 channels its error would be more than three times torch's.
     """
     (rows, columns), plain = shape.kernel, tuple(shape.stride) == tuple(shape.dilation) == (1, 1)
     channels, filters = (32, 32) if rows == 1 else (12, 8) if few and shape.is_of_images else (16, 16)
