@@ -21,6 +21,12 @@ inline float* reserve(int64_t count) {
     return memory;
 }
 
+// Whether an output may be written past the caches in whole vectors: not over a residual, which is in them by then, and
+// would be thrown out first (two times as long, measured).
+inline bool is_streamable(const float* y, const float* residual, int64_t filters) {
+    return filters % LANES == 0 && is_aligned(y) && y != residual;
+}
+
 // What sums start from, and what they are cut off at before they are stored.
 struct Ends {
     const float* starts[2] = {};  // arrays, of which those that are there come first: nothing, one, or their sum
@@ -45,15 +51,15 @@ class Finishing {
     const int64_t places;
 
     // The kernel takes the ends that are offered, and begins with all of a place's channels; of `longest` numbers
-    // at once at most. `aligned` ones may be streamed. A `residual`, which lies as the output, may be added too.
-    Finishing(const Field& given, const float* residual, int activation, int64_t samples, int64_t longest, bool aligned)
+    // at once at most. `streamable` ones may be written past the caches. A `residual`, which lies as the output, may be added too.
+    Finishing(const Field& given, const float* residual, int activation, int64_t samples, int64_t longest, bool streamable)
         : places(places_of(given)),
           residual(residual),
           field(collapsed(given)),
           lies(lies_as_places(field)),
           repeated(repeats(field, given.sizes[given.axes - 1]) ? reserve(longest) : nullptr),
           fused(activation <= RELU6 && (lies || repeated || !field.terms)),
-          past(fused && aligned && samples * places >= LARGE),
+          past(fused && streamable && samples * places >= LARGE),
           capped(fused && activation == RELU6),
           low(all(fused && activation != NONE ? 0 : -__builtin_inff())),
           high(all(capped ? 6 : __builtin_inff())),

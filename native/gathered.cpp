@@ -117,8 +117,7 @@ struct Products {
 
 bool convolve(const Convolution& c, const float* x, const float* packed, const float* residual, float* y,
               const Field& field, int activation, int threads) {
-    const bool aligned = c.filters % LANES == 0 && is_aligned(y);
-    const Finishing finish(field, residual, activation, c.samples, ROWS * c.filters, aligned);
+    const Finishing finish(field, residual, activation, c.samples, ROWS * c.filters, is_streamable(y, residual, c.filters));
     const Products products{c, packed, y, finish};
     const Blocks& blocks = products.blocks;
     if (!blocks.count) return true;

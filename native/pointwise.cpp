@@ -56,8 +56,7 @@ struct Cut {
 bool convolve(const Convolution& c, const float* x, const float* packed, const float* residual, float* y,
               const Field& field, int activation, int threads) {
     const Cut cut(c, !residual, threads);
-    const bool aligned = c.filters % LANES == 0 && is_aligned(y);
-    const Finishing finish(field, residual, activation, c.samples, cut.part * c.filters, aligned);
+    const Finishing finish(field, residual, activation, c.samples, cut.part * c.filters, is_streamable(y, residual, c.filters));
     const int64_t parts = cut.places * c.samples, units = parts * cut.slices;
     Shares shares(units, threads);
 #pragma omp parallel num_threads(threads) if (threads > 1)
