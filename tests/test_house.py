@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import mutants
+import mutants_native
+
 HOUSE = Path(__file__).resolve().parents[1] / "src" / "convbias"
 
 # From the ground up. A room may use the floors below its own and, on its own floor, the rooms before it.
@@ -141,3 +144,12 @@ def test_importing_convbias_leaves_the_heavy_packages_out() -> None:
     code = f"import sys, convbias; print(*[m for m in {NOT_WITH_CONVBIAS} if m in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout.split()) == (0, []), ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("broken", "folder"),
+    [(mutants.MUTANTS, HOUSE), (mutants_native.MUTANTS, HOUSE.parents[1] / "native")],
+    ids=["python", "native"],
+)
+def test_every_line_that_the_mutants_break_is_there(broken: list[tuple[str, str, str]], folder: Path) -> None:
+    assert [(file, line) for file, line, _ in broken if line not in (folder / file).read_text("utf-8")] == []
