@@ -79,7 +79,7 @@ struct Case : Fielded {
         // Or so few that places are taken together, as many as a wide row pays for.
         const bool grouped = way == DIRECT && random.below(2);
         if (grouped) shape.filters = 1 + random.below(3);
-        // Or as many as are a vector, whose windows overlap.
+        // Or as many as are a vector, whose windows overlap, but with a stride.
         const bool overlapping = way == DIRECT && !grouped && random.below(2);
         if (overlapping) shape.filters = random.below(2) ? 3 + random.below(2) : 5 + random.below(4);
         // Now and then so many that a block of outputs is more than what is finished at a time.
@@ -102,12 +102,14 @@ struct Case : Fielded {
             constexpr int64_t KERNELS[] = {1, 2, 3, 3, 5, 7, 9};
             shape.kernel[axis] = lines && !axis ? 1 : winograd ? 3 : pointwise ? 1 : deep ? 6 + random.below(2) : KERNELS[random.below(std::size(KERNELS))];
             if (overlapping && axis) shape.kernel[axis] = 3;
-            shape.stride[axis] = winograd || (overlapping && axis) ? 1 : 1 + random.below(random.below(2) ? 1 : 3);
+            shape.stride[axis] = winograd ? 1 : overlapping && axis ? 1 + !random.below(3) : 1 + random.below(random.below(2) ? 1 : 3);
             // Along a row the direct way takes no dilation.
             shape.dilation[axis] = winograd || (way == DIRECT && axis) ? 1 : 1 + random.below(random.below(2) ? 1 : 3);
             const int64_t most = axis ? grouped ? 150 : common || random.below(2) ? 12 : 40 : depthwise ? 20 : deep ? 4 : 6;
             shape.out[axis] = 1 + random.below(most);
             shape.before[axis] = pointwise ? 0 : random.below(shape.dilation[axis] * (shape.kernel[axis] - 1) + 2);
+            // Fewer than are taken together.
+            if (grouped && axis && random.below(2)) shape.before[axis] = 1;
             const int64_t reach = (shape.out[axis] - 1) * shape.stride[axis] - shape.before[axis] +
                                   shape.dilation[axis] * (shape.kernel[axis] - 1) + 1;
             shape.size[axis] = std::max<int64_t>(1, pointwise ? reach + random.below(2) : reach - random.below(4));
