@@ -48,8 +48,7 @@ Ahead ahead_of(const Convolution& c, const float* x, int64_t row) {
 
 bool convolve(const Convolution& c, const float* x, const float* packed, const float* residual, float* y,
               const Field& field, int activation, int threads) {
-    const bool aligned = c.channels % LANES == 0 && is_aligned(y);
-    const Finishing finish(field, residual, activation, c.samples, c.out[1] * c.channels, aligned);
+    const Finishing finish(field, residual, activation, c.samples, c.out[1] * c.channels, is_streamable(y, residual, c.channels));
     const Whole whole = whole_row(c);
     const Turns turns(c);
     share(c.samples * c.out[0], threads, [&](int64_t number) {

@@ -162,7 +162,7 @@ bool depthwise_gradients(const Gradients& wanted, const Convolution& c, const Co
     const WeightSums weights(c, bands.count);
     const FieldSums sums(wanted.sums, c.samples, c.out[0] * line, room, threads);
     const Field none{3, {c.size[0], c.size[1], c.channels}, 0, {}};
-    const Finishing finish(none, nullptr, NONE, c.samples, c.size[1] * c.channels, c.channels % LANES == 0 && is_aligned(wanted.gx));
+    const Finishing finish(none, nullptr, NONE, c.samples, c.size[1] * c.channels, is_streamable(wanted.gx, nullptr, c.channels));
     const Whole whole = whole_row(turned);
     HandBack* const hand_back = hand_back_of(wanted.activation);
     float* const rooms = reserve(threads * room);
